@@ -53,7 +53,8 @@ class Timeline(Protocol):
         """An id that no group has or had; ids may be skipped."""
 
     async def memberships(self, user: int) -> list[Membership]:
-        """All conversations that the user is in now (direct ones: that have an entry), any order."""
+        """The conversations that the user is in now, in any order; direct ones once they have
+        an entry."""
 
     async def find_groups(self, query: str, *, after: int, limit: int) -> list[tuple[Group, int]]:
         """Living public groups with id > after whose title contains `query` (without regard to
@@ -120,7 +121,7 @@ class Directory(Protocol):
         """
 
     async def end_session(self, session: str, *, now: int) -> None:
-        """End a session; its refresh tokens and access tokens are dead. Unknown ones are ignored."""
+        """End a session: its refresh and access tokens are dead. Unknown ones are ignored."""
 
     async def ended_sessions(self, sessions: Iterable[str]) -> set[str]:
         """Those among these which are known to have ended."""

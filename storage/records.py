@@ -1,7 +1,7 @@
 """What stores keep, as plain typed records. No I/O, and no rule of the protocol.
 
-An entry is kept as its *payload*: one msgpack map as `encode_entry` makes it. Whoever sends an entry
-to a client splices the payload into the wire's `msg` event without decoding it (`broker.wire.images`).
+An entry is kept as its *payload*: one msgpack map as `encode_entry` makes it. Whoever sends an
+entry to a client splices the payload into the wire's `msg` event (`actors.images`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Entry(Struct, gc=False, omit_defaults=True, kw_only=True):
 
 
 class Append(Struct, gc=False):
-    """New entries of one conversation: `payloads[i]` has seq `first + i`; `ts` is the last one's."""
+    """New entries of a conversation: `payloads[i]` has seq `first + i`; `ts` is the last one's."""
 
     conv: str
     first: int
@@ -62,7 +62,7 @@ class Revision(Struct, gc=False):
 
 
 class Group(Struct, kw_only=True):
-    """A group's own data; its members are `Member` records. `id` names the conversation `g/{id}`."""
+    """A group's own data; its members are `Member` records. Its conversation is `g/{id}`."""
 
     id: int
     title: str
@@ -140,9 +140,9 @@ class Head(Struct, gc=False):
 class Loaded(Struct):
     """What an actor needs to take up a conversation.
 
-    `tail` are the newest entries' payloads, ascending, at most as many as were asked for. `group` is
-    None for direct conversations and for groups that do not exist. `missing_users` (direct only) are
-    those of the two who do not exist.
+    `tail` are the newest entries' payloads, ascending, at most as many as were asked for. `group`
+    is None for direct conversations and for groups that do not exist. `missing_users` (direct only)
+    are those of the two who do not exist.
     """
 
     conv: str

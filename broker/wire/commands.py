@@ -202,7 +202,10 @@ class GroupCreate(Command, tag="group.create"):
 
 
 class GroupCommand(Command):
-    conv: ConvName
+    """A group is named by its conversation (`g/12`) or by its id (12); one of the two."""
+
+    conv: ConvName | None = None
+    group: Id | None = None
 
 
 class GroupGet(GroupCommand, tag="group.get"):
