@@ -201,7 +201,7 @@ class GroupCreate(Command, tag="group.create"):
     members: Users = []
 
 
-class GroupCommand(Command):
+class GroupCommand(Command, kw_only=True):
     """A group is named by its conversation (`g/12`) or by its id (12); one of the two."""
 
     conv: ConvName | None = None
