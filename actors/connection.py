@@ -1,0 +1,449 @@
+"""One client connection: its socket, its framing, its commands in flight, its end.
+
+The connection's task owns its life: it sleeps while the readiness loop receives and dispatches by
+plain calls, is woken for what must wait (opening commands, the hand-over of an HTTP request), and
+tears down. Commands are looked up in a table that the app hands in; nothing here knows what one
+does. Crash policy: a failure of one command is answered with `internal`; a failure of the
+connection closes it and touches nobody else.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from actors.faults import defect, unavailable
+from actors.outbox import Outbox
+from actors.parking import Parking
+from actors.reader import READ, WRITE
+from actors.tls import TlsSocket
+from actors.wires import WIRES, WS_JSON, Wire
+from broker.wire.codec import BadCommand
+from broker.wire.commands import Command
+from broker.wire.errors import CLOSE_STATUS, RECONNECT, ByeCode, Code, FrameError, Refusal
+from broker.wire.framing import Framer
+from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
+from broker.wire.websocket import close_frame
+from storage.errors import Unavailable
+
+if TYPE_CHECKING:
+    from actors.conversation import Conversation, Rule
+    from actors.node import Node, Table
+    from actors.session import Session
+
+RECEIVE_BYTES = 64 * 1024
+
+HELD_BY_JOB = 1
+HELD_BY_MAILBOX = 2
+HELD_BY_FLIGHT = 4
+
+Job = Callable[["Connection", Any], Awaitable[None]]
+
+
+class HttpHandover(Struct):
+    """A socket that turned out to carry plain HTTP: `data` was already read from it."""
+
+    socket: socket.socket
+    tls: TlsSocket | None
+    data: bytes
+
+
+class ConnectionStatistics(Struct, frozen=True):
+    peer: str
+    wire: str
+    user: int
+    in_flight: int
+    queued_bytes: int
+    stalled: bool
+    behind: int
+
+
+class Connection(Outbox):
+    """`table` maps the struct of a command to what is done with it, by the state of the opening."""
+
+    __slots__ = (
+        "_backlog",
+        "_eof",
+        "_held",
+        "_job",
+        "_left",
+        "_mask",
+        "_parking",
+        "_socket",
+        "_table",
+        "_tls",
+        "device",
+        "fd",
+        "framer",
+        "in_flight",
+        "opened_at",
+        "peer",
+        "recv",
+        "seen_at",
+        "session",
+        "session_id",
+        "user",
+        "watching",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        sock: socket.socket,
+        *,
+        wire: Wire | None,
+        tls: TlsSocket | None,
+        peer: str,
+    ) -> None:
+        """`wire` None: the first bytes are HTTP and decide. The socket must be non-blocking."""
+        carrier: Any = tls if tls is not None else sock
+        super().__init__(node, wire or WS_JSON, carrier.send)
+        self.recv: Callable[[int], bytes] = carrier.recv
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.framer: Framer | HttpOpening = (
+            wire.framer(node.limits.frame_bytes) if wire else node.http_opening()
+        )
+        self.user = 0
+        self.session: Session | None = None
+        self.session_id = ""
+        self.device = ""
+        self.watching: set[int] | None = None
+        self.in_flight = 0
+        self.opened_at = self.seen_at = node.now()
+        self._socket = sock
+        self._tls = tls
+        self._table: Table = node.opening_table
+        self._held = 0
+        self._mask = READ
+        self._backlog: list[bytes] | None = None
+        self._eof = False
+        self._left = False
+        self._job: tuple[Job, Any] | None = None
+        self._parking = Parking()
+
+    # Life
+
+    async def run(self) -> None:
+        """From accept to close; owned by the listener's nursery."""
+        node = self.node
+        node.connections[self] = None
+        node.opening[self] = None
+        node.reader.register(self)
+        try:
+            while True:
+                await self._parking.park()
+                if self._job is None:
+                    break
+                (job, argument), self._job = self._job, None
+                await job(self, argument)
+        finally:
+            self._leave()
+            node.reader.unregister(self)
+            node.connections.pop(self, None)
+            node.lingering.pop(self, None)
+            node.stalled.discard(self)
+            self.closing = True
+            self._socket.close()
+
+    def _finish(self) -> None:
+        """Let the task run to its end."""
+        self._job = None
+        self.closing = True
+        self._parking.unpark()
+
+    def broken(self) -> None:
+        """The socket failed or the peer is gone."""
+        self._finish()
+
+    def _leave(self) -> None:
+        """No more part in anything that others see; at the goodbye or at the end."""
+        if not self._left:
+            self._left = True
+            self.node.opening.pop(self, None)
+            self.node.presence.unwatch_all(self)
+            self.node.registry.detach(self)
+
+    # Receiving
+
+    def on_readable(self) -> None:
+        """Receive once, take the whole frames, dispatch them."""
+        try:
+            data = self.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.broken()
+            return
+        if not data:
+            self._on_eof()
+            return
+        self.seen_at = self.node.now()
+        if self.closing:
+            return  # lingering: only the end of the stream is awaited
+        framer = self.framer
+        if type(framer) is HttpOpening:
+            self._on_http(framer, data)
+        else:
+            self._dispatch(framer.feed(data))  # type: ignore[union-attr,arg-type]
+
+    def _dispatch(self, frames: list[bytes]) -> None:
+        decode = self.wire.codec.decode
+        rest = iter(frames)
+        for frame in rest:
+            try:
+                command = decode(frame)
+            except BadCommand as bad:
+                self.in_flight += 1
+                self.refuse(bad.id, bad.refusal)
+                continue
+            except FrameError as error:
+                self._on_bad_frame(error)
+                return
+            self.in_flight += 1
+            handler = self._table.get(type(command))
+            if handler is None:
+                self._refuse_state(command)
+                continue
+            handler(self, command)
+            if self.in_flight >= self.node.limits.in_flight:
+                self._held |= HELD_BY_FLIGHT
+            if self._held:
+                self._backlog = [*rest, *(self._backlog or ())]
+                self._rearm()
+                return
+            if self.closing:
+                return
+        framer = self.framer
+        if framer.control:  # type: ignore[union-attr]
+            self.push(framer.control)  # type: ignore[union-attr]
+            framer.control = b""  # type: ignore[union-attr]
+        if framer.error is not None:  # type: ignore[union-attr]
+            self._on_bad_frame(framer.error)  # type: ignore[union-attr]
+        elif framer.ended:  # type: ignore[union-attr]
+            self._close_when_sent()
+
+    def _refuse_state(self, command: Command) -> None:
+        if self.session is None:
+            refusal = Refusal(Code.UNAUTHENTICATED, "say hello first: hello, login or register")
+        else:
+            refusal = Refusal(Code.BAD_REQUEST, "this connection is open already", field="t")
+        self.refuse(command.id, refusal)
+
+    def _on_bad_frame(self, error: FrameError) -> None:
+        reply = {"t": "error", "code": error.code, "message": error.message, "retry": False}
+        self.push_event(reply)
+        self.bye(ByeCode.BAD_FRAME)
+
+    def _on_eof(self) -> None:
+        if self.closing or not self.in_flight:
+            self._finish()
+        else:
+            # Half-closed: the peer may still read the replies that it waits for.
+            self._eof = True
+            self._rearm()
+
+    def _on_http(self, framer: HttpOpening, data: bytes) -> None:
+        outcome = framer.feed(data)
+        if outcome is None:
+            return
+        if type(outcome) is Upgraded:
+            self.wire = next(w for w in WIRES if w.websocket and w.codec is outcome.codec)
+            self.framer = self.wire.framer(self.node.limits.frame_bytes)
+            self.push(outcome.response)
+            if self.node.full():
+                self.node.counters.connections_refused += 1
+                self.bye(ByeCode.TOO_MANY_CONNECTIONS, after_ms=self.node.retry_slot_ms())
+            elif outcome.rest:
+                self._dispatch(self.framer.feed(outcome.rest))
+        elif type(outcome) is HttpRequest:
+            self.node.opening.pop(self, None)
+            self.node.reader.unregister(self)
+            self.begin(_hand_over, outcome.data)
+        else:
+            assert type(outcome) is Refused
+            self.push(outcome.response)
+            self._close_when_sent()
+
+    # Holding back: the socket is not read while the client has to wait
+
+    def begin(self, job: Job, argument: Any) -> None:
+        """Have the connection's own task do something that waits; nothing is read meanwhile."""
+        self._held |= HELD_BY_JOB
+        self._job = (job, argument)
+        self._parking.unpark()
+
+    def hold(self, reason: int) -> None:
+        self._held |= reason
+
+    def release(self, reason: int) -> None:
+        """A reason to wait is gone; with the last one the backlog is dispatched."""
+        if not self._held & reason:
+            return
+        self._held &= ~reason
+        if self._held or self.closing:
+            return
+        backlog, self._backlog = self._backlog, None
+        if not isinstance(self.framer, HttpOpening):
+            self._dispatch(backlog or [])
+        if not self._held:
+            self._rearm()
+
+    def _rearm(self) -> None:
+        mask = 0 if self._held or self._eof else READ
+        if self.stalled:
+            mask |= WRITE
+        if mask != self._mask:
+            self._mask = mask
+            self.node.reader.modify(self, mask)
+
+    def want_writable(self, wanted: bool) -> None:
+        self._rearm()
+
+    # Commands
+
+    def opened(self, user: int, session_id: str, device: str) -> None:
+        """The caller is known: from now on the connection is theirs."""
+        self.user = user
+        self.session_id = session_id
+        self.device = device
+        self.session = self.node.registry.attach(self, user)
+        self.node.opening.pop(self, None)
+        self._table = self.node.open_table
+        self.node.counters.logins += 1
+
+    def post(self, conversation: Conversation, command: Any, rule: Rule) -> None:
+        """Give a command to a conversation; if its mailbox is full, wait (and read no more)."""
+        if not conversation.post(self, command, rule):
+            conversation.block(self, command, rule)
+            self._held |= HELD_BY_MAILBOX
+
+    def unblock(self) -> None:
+        """A full mailbox took the command that waited."""
+        self.release(HELD_BY_MAILBOX)
+
+    async def perform(self, command: Any, work: Job) -> None:
+        """Run work that answers by itself or raises; the supervisor of single commands."""
+        try:
+            await work(self, command)
+        except Refusal as refusal:
+            self.refuse(command.id, refusal)
+        except Unavailable as error:
+            self.node.counters.store_failures += 1
+            self.refuse(command.id, unavailable(error))
+        except Exception:  # noqa: BLE001 - the supervisor
+            self.node.counters.crashes += 1
+            self.refuse(command.id, defect(f"command {type(command).__name__}"))
+
+    async def perform_held(self, command: Any, work: Job) -> None:
+        """`perform`, for a job of the connection's own task."""
+        await self.perform(command, work)
+        self.release(HELD_BY_JOB)
+
+    # Answering
+
+    def ok(self, command_id: int, **fields: object) -> None:
+        """The `ok` reply."""
+        self.answer({"t": "ok", "id": command_id, **fields})
+
+    def refuse(self, command_id: int | None, refusal: Refusal) -> None:
+        """The `error` reply."""
+        self.node.counters.refused += 1
+        reply: dict[str, object] = {"t": "error"}
+        if command_id is not None:
+            reply["id"] = command_id
+        reply |= {"code": refusal.code, "message": refusal.message, "retry": refusal.retry}
+        if refusal.field is not None:
+            reply["field"] = refusal.field
+        if refusal.after_ms is not None:
+            reply["after_ms"] = refusal.after_ms
+        self.answer(reply)
+
+    def answer(self, reply: object) -> None:
+        """Any reply: encode, write, and account for the command that it answers."""
+        wire = self.wire
+        self.in_flight -= 1
+        if self.closing:
+            return
+        self.push(wire.wrap(wire.codec.encode(reply)))
+        if self._held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
+            self.release(HELD_BY_FLIGHT)
+        if self._eof and not self.in_flight:
+            self._close_when_sent()
+
+    # Ending
+
+    def bye(self, code: ByeCode, after_ms: int | None = None) -> None:
+        """Say why, then close: flush, shut down, and linger until the peer has closed too."""
+        if self.closing:
+            return
+        if isinstance(self.framer, HttpOpening):
+            self._finish()  # no protocol was agreed on in which to say goodbye
+            return
+        if code is ByeCode.SLOW_CONSUMER:
+            self.drop_queue()
+        event: dict[str, object] = {"t": "bye", "code": code, "reconnect": code in RECONNECT}
+        if after_ms is not None:
+            event["after_ms"] = after_ms
+        data = self.wire.wrap(self.wire.codec.encode(event))
+        if self.wire.websocket:
+            data += close_frame(CLOSE_STATUS[code], code)
+        self.push(data)
+        self._close_when_sent()
+
+    def _close_when_sent(self) -> None:
+        if self.closing:
+            return
+        self.closing = True
+        self._held = 0
+        self._backlog = None
+        self._leave()
+        node = self.node
+        node.lingering[self] = node.now() + node.options.linger_ms / 1000
+        node.flusher.kick()
+        if self.pending is None:
+            self.drained()
+        elif not self._eof:
+            self._rearm()
+
+    def drained(self) -> None:
+        """Everything was sent: tell the peer, and wait for its end of the stream (bounded)."""
+        if self._tls is not None:
+            self._tls.close_notify()
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._finish()
+            return
+        if self._eof:
+            self._finish()
+        else:
+            self._rearm()
+
+    def check_silence(self) -> None:
+        """Nothing was received for too long, unless it is we who do not read."""
+        if not self._held and not self.closing:
+            self.bye(ByeCode.IDLE)
+
+    def cut(self) -> None:
+        """Close now; for deadlines that have passed."""
+        self._finish()
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(
+            self.peer,
+            self.wire.name,
+            self.user,
+            self.in_flight,
+            self.queued_bytes,
+            self.stalled,
+            len(self.behind or ()),
+        )
+
+
+async def _hand_over(connection: Connection, data: bytes) -> None:
+    await connection.node.http(HttpHandover(connection._socket, connection._tls, data))
+    connection._finish()

@@ -1,0 +1,600 @@
+"""The one writer of a conversation's log: membership, sequence, keys, fan-out.
+
+An actor whose turns are run by the pump (`actors.turn`): it takes everything in its mailbox,
+decides synchronously by the rules that the commands bring with them (`broker.commands`), and when
+the turn's commit is durable, acknowledges and fans out. This file is the engine; it knows no rule
+of who may do what. Entries are visible to nobody before they are durable. Crash policy: everything
+in memory can be loaded from the store again, and is, after any failure; members who might have
+missed something are told that they are behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from actors.faults import unavailable
+from actors.images import Batch, Draft, Image, conversation_prefix
+from actors.mailbox import Mailbox, MailboxStatistics
+from actors.memory import KeyWindow, Recent, author_of
+from actors.wires import WIRES
+from broker.wire.errors import Refusal
+from storage.errors import Unavailable
+from storage.records import (
+    Append,
+    Commit,
+    Entry,
+    Group,
+    Loaded,
+    Mark,
+    Member,
+    Revision,
+    decode_entry,
+    encode_entry,
+)
+
+if TYPE_CHECKING:
+    from actors.connection import Connection
+    from actors.node import Node
+    from actors.outbox import Outbox
+
+Rule = Callable[["Conversation", "Connection", Any], None]
+"""Decides one command by plain calls on the conversation; raises `Refusal` or `NeedEntries`."""
+
+Query = Callable[["Conversation", "Connection", Any], Awaitable[None]]
+"""Answers one command after reading from the store; decides nothing."""
+
+FEW = 4
+"""Up to this many subscribers of a wire are looked at one by one for being senders."""
+
+
+class NeedEntries(Exception):
+    """A rule cannot decide before these older entries are fetched from the store."""
+
+    def __init__(self, seqs: Sequence[int]) -> None:
+        super().__init__(seqs)
+        self.seqs = seqs
+
+
+class ConversationStatistics(Struct, frozen=True):
+    name: str
+    head: int
+    members: int
+    subscribers: int
+    waiting: int
+    mailbox: MailboxStatistics
+
+
+class Conversation:
+    """`head` is the newest entry that readers may know of."""
+
+    __slots__ = (
+        "_answers",
+        "_behind_queries",
+        "_blocked",
+        "_drafts",
+        "_effects",
+        "_entries",
+        "_loaded",
+        "_loading",
+        "_mailbox",
+        "_prefix",
+        "_queued",
+        "_staged",
+        "_subscribers",
+        "_waiting",
+        "ended",
+        "group",
+        "head",
+        "keys",
+        "marks",
+        "members",
+        "name",
+        "node",
+        "recent",
+        "ts",
+        "used_at",
+    )
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.node = node
+        self.name = name
+        self.head = 0
+        self.ts = 0
+        self.group: Group | None = None
+        self.members: dict[int, Member] = {}
+        self.marks: dict[int, Mark] = {}
+        self.keys = KeyWindow()
+        self.recent = Recent(0)
+        self.ended = False
+        self.used_at = node.now()
+        self._prefix = conversation_prefix(name)
+        self._mailbox: Mailbox[tuple[Connection, Any, Rule]] = Mailbox(
+            node.options.mailbox_commands
+        )
+        self._blocked: deque[tuple[Connection, Any, Rule]] = deque()
+        self._waiting: dict[Connection, deque[tuple[Connection, Any, Rule]]] = {}
+        self._subscribers: tuple[dict[Outbox, None], ...] = tuple({} for _ in WIRES)
+        self._queued = False
+        self._loaded = False
+        self._loading = True
+        self._clear()
+
+    def _clear(self) -> None:
+        """Forget what this turn has decided."""
+        self._answers: list[tuple[Connection, int, object]] = []
+        self._drafts: list[Draft] = []
+        self._entries: list[Entry] = []
+        self._effects: list[tuple[int, Callable[[], None]]] = []
+        self._staged = Commit()
+
+    # Mailbox
+
+    def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
+        """Put a command in the mailbox; False if it is full."""
+        if not self._mailbox.put((connection, command, rule)):
+            return False
+        if not self._queued:
+            self._wake()
+        return True
+
+    def block(self, connection: Connection, command: Any, rule: Rule) -> None:
+        """Keep a refused connection's command until there is room; it must send no more."""
+        self._blocked.append((connection, command, rule))
+
+    def _wake(self) -> None:
+        if self._loaded:
+            self._queued = True
+            self.node.turn.ready(self)
+        elif not self._loading:
+            self._loading = True
+            self.node.turn.load(self)
+
+    def _unblock(self) -> None:
+        while self._blocked and self._mailbox.put(self._blocked[0]):
+            connection, _, _ = self._blocked.popleft()
+            connection.unblock()
+
+    # Taking up
+
+    def take_up(self, loaded: Loaded) -> None:
+        """Begin, or begin again, with the state from the store."""
+        self._loading = False
+        self._loaded = True
+        told = self.head if any(self._subscribers) else loaded.head.seq
+        self.head = loaded.head.seq
+        self._remember(loaded)
+        if told < self.head:
+            self._catch_up(self.head - told, loaded.tail)
+        for user in self.members:
+            self.node.registry.interested(user, self)
+            for connection in self.node.registry.connections_of(user):
+                self.subscribe(connection)
+        if len(self._mailbox):
+            self._wake()
+
+    def _remember(self, loaded: Loaded) -> None:
+        for user in self.members:
+            self.node.registry.lost_interest(user, self)
+        self.ts = loaded.head.ts
+        self.group = loaded.group
+        self.members = {member.user: member for member in loaded.members}
+        self.marks = {mark.user: mark for mark in loaded.marks}
+        if not loaded.missing_users and self.group is None and self.name.startswith("d/"):
+            for user in direct_users(self.name):
+                self.members.setdefault(user, Member(self.name, user))
+        self.keys = KeyWindow()
+        self.recent = Recent(loaded.head.seq - len(loaded.tail))
+        for payload in loaded.tail:
+            entry = decode_entry(payload)
+            self.keys.recall(entry)
+            self.recent.add(payload, author_of(entry), entry.mentions)
+
+    def _catch_up(self, missed: int, tail: list[bytes]) -> None:
+        """Deliver the newest entries, stored but not told; `behind` where it is too much."""
+        if missed > len(tail):
+            self._all_behind()
+            return
+        drafts = []
+        for payload in tail[-missed:]:
+            entry = decode_entry(payload)
+            key, entry.key = entry.key, ""
+            drafts.append(Draft(entry, key))
+        self._fan_out(drafts)
+
+    def load_failed(self, error: Unavailable) -> None:
+        """Answer everybody who waits; the next command tries again."""
+        self._loading = False
+        refusal = unavailable(error)
+        for connection, command, _ in self._mailbox.take():
+            connection.refuse(command.id, refusal)
+        self._unblock()
+        if not any(self._subscribers) and not self._waiting and not len(self._mailbox):
+            self.end()
+        elif len(self._mailbox):
+            self._wake()
+
+    def begin(self, group: Group) -> None:
+        """Start a conversation that is not in the store yet; its first entry comes with it."""
+        self._loading = False
+        self._loaded = True
+        self.group = group
+        self.stage_group(group)
+
+    # Deciding: what rules call
+
+    def decide(self, commit: Commit) -> None:
+        """Take everything in the mailbox, and add what it changes to the turn's commit."""
+        self._queued = False
+        self.used_at = self.node.now()
+        waiting = self._waiting
+        for item in self._mailbox.take():
+            connection, command, rule = item
+            if waiting and connection in waiting:
+                waiting[connection].append(item)
+                continue
+            try:
+                rule(self, connection, command)
+            except Refusal as refusal:
+                self._answers.append((connection, command.id, refusal))
+            except NeedEntries as need:
+                self._fetch(connection, command, rule, need.seqs)
+        if self._drafts:
+            payloads = [draft.payload() for draft in self._drafts]
+            commit.appends.append(Append(self.name, self.head + 1, payloads, self.ts))
+            self._staged.appends.append(commit.appends[-1])
+        staged = self._staged
+        if staged.marks or staged.members or staged.gone or staged.groups or staged.revisions:
+            commit.revisions += staged.revisions
+            commit.groups += staged.groups
+            commit.members += staged.members
+            commit.gone += staged.gone
+            commit.marks += staged.marks
+
+    def append(
+        self,
+        sender: int,
+        kind: str,
+        body: Any = None,
+        *,
+        key: str = "",
+        ref: int = 0,
+        reply_to: int = 0,
+        mentions: list[int] | None = None,
+        digest: int = 0,
+    ) -> Entry:
+        """Add an entry to the log; it is stored and told with this turn."""
+        ts = self.node.now_ms()
+        if ts < self.ts:
+            ts = self.ts
+        else:
+            self.ts = ts
+        drafts = self._drafts
+        seq = self.head + 1 + len(drafts)
+        entry = Entry(
+            seq=seq,
+            sender=sender,
+            ts=ts,
+            kind=kind,
+            body=body,
+            ref=ref,
+            reply_to=reply_to,
+            mentions=mentions,
+        )
+        drafts.append(Draft(entry, key))
+        self._entries.append(entry)
+        if key:
+            self.keys.add(sender, key, (seq, ts, digest))
+        return entry
+
+    def answer(self, connection: Connection, reply: Any) -> None:
+        """Reply to a command when the turn is durable, in the order of the answers."""
+        self._answers.append((connection, 0, reply))
+
+    def after(self, effect: Callable[[], None]) -> None:
+        """Do something that others see, when the turn is durable, at this place of the log."""
+        self._effects.append((len(self._drafts), effect))
+
+    def entry(self, seq: int) -> Entry:
+        """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
+        payload = self.recent.payload(seq)
+        if payload is None:
+            raise NeedEntries([seq])
+        return decode_entry(payload)
+
+    def revise(self, entry: Entry) -> None:
+        """Change the present state of a durable entry."""
+        payload = encode_entry(entry)
+        self.recent.revise(entry.seq, payload)
+        self._staged.revisions.append(Revision(self.name, entry.seq, payload))
+
+    def admit(self, member: Member) -> None:
+        """Make a user a member from the next entry on."""
+        self.members[member.user] = member
+        self._staged.members.append(member)
+        self.after(partial(self._admitted, member.user))
+
+    def _admitted(self, user: int) -> None:
+        if user not in self.members:
+            return
+        self.node.registry.interested(user, self)
+        for connection in self.node.registry.connections_of(user):
+            self.subscribe(connection)
+
+    def expel(self, user: int) -> None:
+        """End a membership: no entry after those of this turn so far reaches the user."""
+        del self.members[user]
+        self._staged.members = [m for m in self._staged.members if m.user != user]
+        self._staged.gone.append((self.name, user))
+        self.after(partial(self._expelled, user))
+
+    def _expelled(self, user: int) -> None:
+        self.node.registry.lost_interest(user, self)
+        for connection in self.node.registry.connections_of(user):
+            self.unsubscribe(connection)
+            if connection.behind:
+                connection.behind.discard(self.name)
+
+    def stage_member(self, member: Member) -> None:
+        """Store a member's new role, or the membership of a direct conversation."""
+        self.members[member.user] = member
+        self._staged.members.append(member)
+
+    def stage_group(self, group: Group) -> None:
+        """Store the group's new data."""
+        self.group = group
+        self._staged.groups.append(group)
+
+    def move_mark(self, user: int, *, read: int = 0, delivered: int = 0) -> bool:
+        """Move a user's marks forward; False if they were there already."""
+        mark = self.marks.get(user)
+        if mark is None:
+            mark = self.marks[user] = Mark(self.name, user)
+        read = max(mark.read, min(read, self.head))
+        delivered = max(mark.delivered, min(delivered, self.head), read)
+        if (read, delivered) == (mark.read, mark.delivered):
+            return False
+        mark.read, mark.delivered = read, delivered
+        self._staged.marks.append(Mark(self.name, user, read, delivered))
+        return True
+
+    # Queries: a connection's later commands to this conversation wait for the answer
+
+    def query(self, connection: Connection, command: Any, work: Query) -> None:
+        """Run something that reads the store, beside the turns; it answers by itself."""
+        self._waiting[connection] = deque()
+        self.node.tasks.start_soon(self._run_query, connection, command, work)
+
+    async def _run_query(self, connection: Connection, command: Any, work: Query) -> None:
+        try:
+            await connection.perform(command, partial(work, self))
+        finally:
+            self._stop_waiting(connection)
+
+    def _fetch(self, connection: Connection, command: Any, rule: Rule, seqs: Sequence[int]) -> None:
+        self._waiting[connection] = deque()
+        self.node.tasks.start_soon(self._run_fetch, connection, command, rule, seqs)
+
+    async def _run_fetch(
+        self, connection: Connection, command: Any, rule: Rule, seqs: Sequence[int]
+    ) -> None:
+        async def work(connection: Connection, command: Any) -> None:
+            for seq in seqs:
+                payloads = await self.node.store.read(self.name, after=seq - 1, limit=1)
+                self.recent.borrow(seq, payloads[0])
+            self._waiting[connection].appendleft((connection, command, rule))
+
+        try:
+            await connection.perform(command, work)
+        finally:
+            self._stop_waiting(connection)
+
+    def _stop_waiting(self, connection: Connection) -> None:
+        items = self._waiting.pop(connection, None)
+        if items:
+            self._mailbox.put_back(list(items))
+            if not self._queued:
+                self._wake()
+
+    # Applying: the turn is durable
+
+    def apply(self) -> None:
+        """Acknowledge and fan out what this turn decided."""
+        answers, drafts, entries, effects = (
+            self._answers,
+            self._drafts,
+            self._entries,
+            self._effects,
+        )
+        staged = self._staged
+        self._clear()
+        if drafts:
+            self.head += len(drafts)
+            self.node.counters.appended += len(drafts)
+            recent = self.recent
+            for entry, payload in zip(entries, staged.appends[0].payloads, strict=True):
+                recent.add(payload, author_of(entry), entry.mentions)
+        for connection, command_id, reply in answers:
+            if type(reply) is Refusal:
+                connection.refuse(command_id, reply)
+            else:
+                connection.answer(reply)
+        if effects:
+            self._apply_in_order(drafts, effects)
+        elif drafts:
+            self._fan_out(drafts)
+        if self._blocked:
+            self._unblock()
+        if not self.members and not self._waiting:
+            self.end()  # never there, or dissolved
+
+    def _apply_in_order(
+        self, drafts: list[Draft], effects: list[tuple[int, Callable[[], None]]]
+    ) -> None:
+        """Effects stand between entries: who joins sees the entries after, who leaves, before."""
+        start = 0
+        for index, effect in effects:
+            if index > start:
+                self._fan_out(drafts[start:index])
+                start = index
+            effect()
+        if start < len(drafts):
+            self._fan_out(drafts[start:])
+
+    def _fan_out(self, drafts: list[Draft]) -> None:
+        """Write the entries to every subscriber: one shared image per wire, keys to senders."""
+        batch = Batch(self.name, self._prefix, drafts, self)
+        senders = batch.senders
+        dirty = self.node.flusher.dirty
+        reached = 0
+        for wire, subscribers in zip(WIRES, self._subscribers, strict=True):
+            if not subscribers:
+                continue
+            reached += len(subscribers)
+            if len(subscribers) <= FEW:
+                for outbox in list(subscribers):
+                    user = outbox.user  # type: ignore[attr-defined]
+                    keyed = user in senders
+                    outbox.push(batch.keyed(wire, user) if keyed else batch.plain(wire))
+                continue
+            own = [
+                connection
+                for user in senders
+                for connection in self.node.registry.connections_of(user)
+                if connection in subscribers
+            ]
+            for connection in own:
+                connection.push(batch.keyed(wire, connection.user))
+                subscribers.pop(connection, None)
+            image: Image = batch.plain(wire)
+            slow: list[Outbox] = []
+            for outbox in subscribers:
+                if outbox.pending is None:
+                    outbox.pending = image
+                    dirty.append(outbox)
+                else:
+                    slow.append(outbox)
+            for outbox in slow:
+                outbox.push(image)
+            for connection in own:
+                self.subscribe(connection)
+        self.node.counters.delivered += reached * len(drafts)
+
+    def tell(
+        self, event: object, *, besides: object = None, users: Sequence[int] | None = None
+    ) -> None:
+        """An event that is no entry, to all live members' connections (or those of some)."""
+        if users is not None:
+            for user in users:
+                for connection in self.node.registry.connections_of(user):
+                    if connection is not besides:
+                        connection.push_event(event)
+            return
+        self._tell_subscribers(event, besides, ephemeral=False)
+
+    def tell_ephemeral(self, event: object, *, besides: object = None) -> None:
+        """An event that slow connections may miss."""
+        self._tell_subscribers(event, besides, ephemeral=True)
+
+    def _tell_subscribers(self, event: object, besides: object, *, ephemeral: bool) -> None:
+        for wire, subscribers in zip(WIRES, self._subscribers, strict=True):
+            if subscribers:
+                data = wire.wrap(wire.codec.encode(event))
+                for outbox in list(subscribers):
+                    if outbox is besides:
+                        continue
+                    if ephemeral:
+                        outbox.push_ephemeral(data)
+                    else:
+                        outbox.push(data)
+
+    # Subscribers
+
+    def subscribe(self, connection: Connection) -> None:
+        """Live entries from the next one on, unless the connection is behind here."""
+        if not (connection.behind and self.name in connection.behind) and not connection.closing:
+            self._subscribers[connection.wire.index][connection] = None
+
+    def unsubscribe(self, outbox: Outbox) -> None:
+        self._subscribers[outbox.wire.index].pop(outbox, None)
+
+    def caught_up(self, connection: Connection, seq: int) -> None:
+        """A reply told the connection of everything up to `seq`: is it live again?"""
+        if connection.behind and self.name in connection.behind and seq >= self.head:
+            connection.behind.discard(self.name)
+            if connection.user in self.members:
+                self.subscribe(connection)
+
+    def _all_behind(self) -> None:
+        for subscribers in self._subscribers:
+            for outbox in list(subscribers):
+                outbox.fall_behind(self)
+
+    # Failing and ending
+
+    def fail(self, error: Unavailable) -> None:
+        """The commit did not succeed: nothing was acknowledged; load again before going on."""
+        self._give_up(unavailable(error))
+
+    def crash(self, refusal: Refusal) -> None:
+        """A defect: whoever may have missed something is behind; load again."""
+        self._all_behind()
+        self._give_up(refusal)
+
+    def _give_up(self, refusal: Refusal) -> None:
+        answers = self._answers
+        self._clear()
+        for connection, command_id, reply in answers:
+            if type(reply) is Refusal:
+                connection.refuse(command_id, reply)
+            else:
+                connection.refuse(reply_id(reply), refusal)
+        self._loaded = False
+        if self.group is not None and not self.head:
+            self.end()  # its creation failed: there is nothing to load
+        elif not self._loading:
+            self._loading = True
+            self.node.turn.load(self)
+
+    def end(self) -> None:
+        """Stop being active (idle, dissolved, or never there)."""
+        self.ended = True
+        self.node.registry.forget(self)
+
+    def idle_since(self, moment: float) -> bool:
+        """Whether nothing is under way and nothing was asked after `moment`."""
+        return (
+            self.used_at < moment
+            and not self._queued
+            and not self._loading
+            and not len(self._mailbox)
+            and not self._waiting
+            and not self._blocked
+            and not self._answers
+            and not self._drafts
+        )
+
+    def statistics(self) -> ConversationStatistics:
+        return ConversationStatistics(
+            self.name,
+            self.head,
+            len(self.members),
+            sum(map(len, self._subscribers)),
+            len(self._waiting),
+            self._mailbox.statistics(),
+        )
+
+
+def direct_users(name: str) -> tuple[int, int]:
+    """The two of `d/5/9`."""
+    _, low, high = name.split("/")
+    return int(low), int(high)
+
+
+def reply_id(reply: Any) -> int:
+    """The id of the command that a reply answers."""
+    return int(reply["id"]) if isinstance(reply, dict) else int(reply.id)

@@ -1,0 +1,28 @@
+"""How failures inside become words for a client and lines in the log. Nothing secret in either."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from broker.wire.errors import Code, Refusal
+from storage.errors import Unavailable
+
+log = logging.getLogger("parley.actors")
+
+
+def unavailable(error: Unavailable) -> Refusal:
+    """What a client is told of a store that failed: the same key is safe to send again."""
+    doubt = "" if error.applied is False else "; the outcome is unknown"
+    return Refusal(Code.UNAVAILABLE, f"the store is not available{doubt}: try again")
+
+
+def log_outage(error: Unavailable) -> None:
+    log.error("the store is not available: %s", error)
+
+
+def defect(where: str) -> Refusal:
+    """Log the exception that is being handled, and refer to its line in the log."""
+    reference = secrets.token_hex(4)
+    log.exception("defect %s in %s", reference, where)
+    return Refusal(Code.INTERNAL, f"a defect of the server, reference {reference}")

@@ -1,0 +1,255 @@
+"""The writing half of a connection: gather, send once, and degrade when the peer does not read.
+
+What is written waits in `pending` until the flush. If the socket is full, the outbox is *stalled*:
+it counts bytes and the readiness loop says when to go on. Above the soft mark ephemeral events are
+dropped; above the high mark the busiest conversations' live entries are replaced by one `behind`
+each; above the hard mark, or when nothing drained for the stall time, the connection is cut. No
+method waits, so a stalled peer never delays another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+from actors.images import Image
+from actors.wires import Wire
+from broker.wire.errors import ByeCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.node import Node
+
+SEND_MAX_BYTES = 256 * 1024
+"""How much one `send()` of a stalled outbox is offered."""
+
+
+class Source(Protocol):
+    """Where images come from: a conversation, as an overflowing outbox sees it."""
+
+    name: str
+    head: int
+
+    def unsubscribe(self, outbox: Outbox) -> None: ...
+
+
+class Outbox:
+    """`pending` is None (clean), one piece (dirty), or a list of pieces (dirty, or stalled)."""
+
+    __slots__ = (
+        "behind",
+        "closing",
+        "node",
+        "pending",
+        "progress_at",
+        "queued_bytes",
+        "send",
+        "stalled",
+        "wire",
+    )
+
+    def __init__(self, node: Node, wire: Wire, send: Callable[[bytes], int]) -> None:
+        self.node = node
+        self.wire = wire
+        self.send = send
+        self.pending: bytes | Image | list[bytes | Image] | None = None
+        self.stalled = False
+        self.closing = False
+        self.queued_bytes = 0
+        self.progress_at = 0.0
+        self.behind: set[str] | None = None
+
+    # Writing
+
+    def push(self, piece: bytes | Image) -> None:
+        """Write a reply, an event or a batch's image; it is sent with the next flush."""
+        pending = self.pending
+        if pending is None:
+            self.pending = piece
+            self.node.flusher.dirty.append(self)
+        else:
+            self._join(pending, piece)
+
+    def push_ephemeral(self, piece: bytes) -> None:
+        """Write what may be lost (typing, presence): dropped if the peer is slow already."""
+        if self.stalled and self.queued_bytes > self.node.options.soft_bytes:
+            self.node.counters.ephemeral_dropped += 1
+        else:
+            self.push(piece)
+
+    def push_event(self, event: object) -> None:
+        """Encode an event for this connection alone and write it."""
+        wire = self.wire
+        self.push(wire.wrap(wire.codec.encode(event)))
+
+    def _join(self, pending: bytes | Image | list[bytes | Image], piece: bytes | Image) -> None:
+        if type(pending) is list:
+            pending.append(piece)
+        else:
+            self.pending = [pending, piece]  # type: ignore[list-item]
+        if self.stalled:
+            self.queued_bytes += size_of(piece)
+            if self.queued_bytes > self.node.options.high_bytes and not self.closing:
+                self._degrade()
+
+    # Sending
+
+    def flush(self) -> None:
+        """One `send()` of what has gathered. Called by the flush pass, once per dirty mark."""
+        pending = self.pending
+        if self.stalled or pending is None:
+            return
+        kind = type(pending)
+        if kind is Image:
+            data = pending.data  # type: ignore[union-attr]
+        elif kind is bytes:
+            data = pending
+        else:
+            data = b"".join([p if type(p) is bytes else p.data for p in pending])  # type: ignore[union-attr]
+        try:
+            sent = self.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.pending = None
+            self.broken()
+            return
+        if sent == len(data):
+            self.pending = None
+            if self.closing:
+                self.drained()
+        else:
+            self._stall(pending, sent)
+
+    def _stall(self, pending: bytes | Image | list[bytes | Image], sent: int) -> None:
+        """The socket is full: keep the rest, and let the readiness loop say when to go on."""
+        pieces = pending if type(pending) is list else [pending]
+        self.pending = _after(pieces, sent) if sent >= 0 else []  # type: ignore[arg-type]
+        self.queued_bytes = sum(map(size_of, self.pending))  # type: ignore[arg-type]
+        self.stalled = True
+        self.progress_at = self.node.now()
+        self.node.stalled.add(self)
+        self.want_writable(True)
+        if self.queued_bytes > self.node.options.high_bytes and not self.closing:
+            self._degrade()
+
+    def on_writable(self) -> None:
+        """The socket has room again: send on, until it is full or nothing is left."""
+        pieces = self.pending
+        if not self.stalled:
+            return
+        assert type(pieces) is list
+        while True:
+            data = _take(pieces)
+            try:
+                sent = self.send(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.broken()
+                return
+            self.progress_at = self.node.now()
+            if sent < 0:
+                sent = len(data)
+                full = True
+            else:
+                full = sent < len(data)
+            pieces[:] = _after(pieces, sent)
+            self.queued_bytes -= sent
+            if full:
+                return
+            if not pieces:
+                break
+        self.pending = None
+        self.queued_bytes = 0
+        self.stalled = False
+        self.node.stalled.discard(self)
+        self.want_writable(False)
+        if self.closing:
+            self.drained()
+
+    # Slow consumers
+
+    def _degrade(self) -> None:
+        """Replace the busiest conversations' entries by `behind`, down to half the high mark."""
+        pieces = self.pending
+        assert type(pieces) is list
+        weights: defaultdict[Source, int] = defaultdict(int)
+        for piece in pieces:
+            if type(piece) is Image:
+                weights[piece.source] += len(piece.data)  # type: ignore[index]
+        target = self.node.options.high_bytes // 2
+        for source in sorted(weights, key=weights.__getitem__, reverse=True):
+            if self.queued_bytes <= target:
+                break
+            pieces[:] = [p for p in pieces if type(p) is bytes or p.source is not source]  # type: ignore[union-attr]
+            self.queued_bytes -= weights[source]
+            self.fall_behind(source)
+        if self.queued_bytes > self.node.options.hard_bytes:
+            self.node.counters.slow_cut += 1
+            self.bye(ByeCode.SLOW_CONSUMER)
+
+    def fall_behind(self, source: Source) -> None:
+        """No more live entries of this conversation until the client has pulled what it lacks."""
+        source.unsubscribe(self)
+        if self.behind is None:
+            self.behind = set()
+        self.behind.add(source.name)
+        self.node.counters.behind += 1
+        self.push_event({"t": "behind", "conv": source.name, "head": source.head})
+
+    def drop_queue(self) -> None:
+        """Forget what waits, except the rest of a piece that the peer has the beginning of."""
+        if type(self.pending) is list and self.stalled:
+            del self.pending[1:]
+            self.queued_bytes = sum(map(size_of, self.pending))
+
+    # The other half
+
+    def want_writable(self, wanted: bool) -> None:
+        """Ask the readiness loop to call `on_writable`."""
+        raise NotImplementedError
+
+    def broken(self) -> None:
+        """The socket failed."""
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        """All was sent and the connection is closing."""
+        raise NotImplementedError
+
+    def bye(self, code: ByeCode, after_ms: int | None = None) -> None:
+        """End the connection with a last frame."""
+        raise NotImplementedError
+
+
+def size_of(piece: bytes | Image) -> int:
+    """Bytes on the wire."""
+    return len(piece) if type(piece) is bytes else len(piece.data)  # type: ignore[union-attr]
+
+
+def _after(pieces: list[bytes | Image], sent: int) -> list[bytes | Image]:
+    """What is left when the first `sent` bytes are gone; a cut piece loses its source."""
+    for index, piece in enumerate(pieces):
+        size = size_of(piece)
+        if sent < size:
+            if sent == 0:
+                return pieces[index:]
+            data = piece if type(piece) is bytes else piece.data  # type: ignore[union-attr]
+            return [data[sent:], *pieces[index + 1 :]]
+        sent -= size
+    return []
+
+
+def _take(pieces: list[bytes | Image]) -> bytes:
+    """The first pieces, joined, up to about `SEND_MAX_BYTES`; they stay in the list."""
+    taken: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        data = piece if type(piece) is bytes else piece.data  # type: ignore[union-attr]
+        taken.append(data)  # type: ignore[arg-type]
+        size += len(data)  # type: ignore[arg-type]
+        if size >= SEND_MAX_BYTES:
+            break
+    return b"".join(taken)
