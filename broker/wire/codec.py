@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, get_args
 
 import msgspec
@@ -194,26 +194,27 @@ def body_payload(body: Body, limits: Limits) -> int:
 
 def _check_value(value: object, levels: int) -> None:
     """Refuse what JSON or a reader in another language cannot carry."""
-    match value:
-        case None | str() | bool() | bytes():
-            pass
-        case int():
-            if not INT_MIN <= value <= INT_MAX:
-                raise _bad_body("an integer has more than 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise _bad_body("a number is not finite")
-        case dict() | list():
-            if levels == 0:
-                raise _bad_body("it is nested too deep")
-            if isinstance(value, dict):
-                if not all(isinstance(key, str) for key in value):
-                    raise _bad_body("a key of a map is not a string")
-                value = value.values()
-            for item in value:
+    if type(value) is dict or type(value) is list:
+        if levels == 0:
+            raise _bad_body("it is nested too deep")
+        items: Iterable[object] = value
+        if isinstance(value, dict):
+            items = value.values()
+            if any(type(key) is not str for key in value):
+                raise _bad_body("a key of a map is not a string")
+        for item in items:
+            if type(item) not in _PLAIN:
                 _check_value(item, levels - 1)
-        case _:
-            raise _bad_body("msgpack extension types are not allowed")
+    elif isinstance(value, int):
+        if not INT_MIN <= value <= INT_MAX:
+            raise _bad_body("an integer has more than 64 bits")
+    elif not isinstance(value, float):
+        raise _bad_body("msgpack extension types are not allowed")
+    elif not math.isfinite(value):
+        raise _bad_body("a number is not finite")
+
+
+_PLAIN = frozenset({str, bool, bytes, type(None)})
 
 
 def _bad_body(reason: str) -> Refusal:
