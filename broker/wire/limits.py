@@ -5,7 +5,9 @@ Those in `Limits` are configurable and announced in `welcome`; the others are pa
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 MAX_ID = 2**53 - 1
 """Ids are whole in JavaScript."""
@@ -29,12 +31,27 @@ UNREAD_WINDOW_ENTRIES = 1_000
 """Unread entries are counted over this many of the newest; more are reported as this number."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(Struct, frozen=True):
     """The limits that the server announces in `welcome`."""
 
-    frame_bytes: int = 128 * 1024
-    body_bytes: int = 64 * 1024
-    nesting: int = 16
-    in_flight: int = 256
-    """Commands of one connection that may be unanswered before the server stops reading it."""
-    group_members: int = 10_000
+    frame_bytes: Annotated[
+        int, Meta(ge=1024, le=16 << 20, description="Largest frame in either direction.")
+    ] = 128 * 1024
+    body_bytes: Annotated[
+        int, Meta(ge=256, le=16 << 20, description="Largest body of an entry, as msgpack.")
+    ] = 64 * 1024
+    nesting: Annotated[
+        int, Meta(ge=2, le=64, description="How deep maps and lists of a body may be nested.")
+    ] = 16
+    in_flight: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65_536,
+            description="Commands of one connection that may be unanswered before the server "
+            "stops reading it.",
+        ),
+    ] = 256
+    group_members: Annotated[int, Meta(ge=2, le=1_000_000, description="Members of one group.")] = (
+        10_000
+    )

@@ -1,0 +1,1 @@
+"""Secrets, passwords and tokens. Nothing here knows a connection, a store or a command."""
