@@ -188,7 +188,7 @@ class Connection(Outbox):
         if type(framer) is HttpOpening:
             self._on_http(framer, data)
         else:
-            self._dispatch(framer.feed(data))  # type: ignore[union-attr,arg-type]
+            self._dispatch(framer.feed(data))
 
     def _dispatch(self, frames: list[bytes]) -> None:
         decode = self.wire.codec.decode
@@ -208,7 +208,13 @@ class Connection(Outbox):
             if handler is None:
                 self._refuse_state(command)
                 continue
-            handler(self, command)
+            try:
+                handler(self, command)
+            except Refusal as refusal:
+                self.refuse(command.id, refusal)
+            except Exception:  # noqa: BLE001 - the supervisor
+                self.node.counters.crashes += 1
+                self.refuse(command.id, defect(f"command {type(command).__name__}"))
             if self.in_flight >= self.node.limits.in_flight:
                 self._held |= HELD_BY_FLIGHT
             if self._held:

@@ -74,7 +74,6 @@ class Conversation:
 
     __slots__ = (
         "_answers",
-        "_behind_queries",
         "_blocked",
         "_drafts",
         "_effects",
@@ -84,6 +83,7 @@ class Conversation:
         "_mailbox",
         "_prefix",
         "_queued",
+        "_revised",
         "_staged",
         "_subscribers",
         "_waiting",
@@ -130,6 +130,7 @@ class Conversation:
         self._drafts: list[Draft] = []
         self._entries: list[Entry] = []
         self._effects: list[tuple[int, Callable[[], None]]] = []
+        self._revised: dict[int, bytes] = {}
         self._staged = Commit()
 
     # Mailbox
@@ -291,9 +292,15 @@ class Conversation:
             self.keys.add(sender, key, (seq, ts, digest))
         return entry
 
-    def answer(self, connection: Connection, reply: Any) -> None:
+    def answer(self, connection: Connection, command_id: int, reply: object) -> None:
         """Reply to a command when the turn is durable, in the order of the answers."""
-        self._answers.append((connection, 0, reply))
+        self._answers.append((connection, command_id, reply))
+
+    def answer_by(
+        self, connection: Connection, command_id: int, answer: Callable[[], None]
+    ) -> None:
+        """Like `answer`, by a call that makes the reply then."""
+        self._answers.append((connection, command_id, partial(answer)))
 
     def after(self, effect: Callable[[], None]) -> None:
         """Do something that others see, when the turn is durable, at this place of the log."""
@@ -301,15 +308,20 @@ class Conversation:
 
     def entry(self, seq: int) -> Entry:
         """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
-        payload = self.recent.payload(seq)
+        payload = self._revised.get(seq) or self.recent.payload(seq)
         if payload is None:
             raise NeedEntries([seq])
         return decode_entry(payload)
 
+    @property
+    def has_drafts(self) -> bool:
+        """Whether this turn has appended something already."""
+        return bool(self._drafts)
+
     def revise(self, entry: Entry) -> None:
-        """Change the present state of a durable entry."""
+        """Change the present state of a durable entry, when the turn is durable."""
         payload = encode_entry(entry)
-        self.recent.revise(entry.seq, payload)
+        self._revised[entry.seq] = payload
         self._staged.revisions.append(Revision(self.name, entry.seq, payload))
 
     def admit(self, member: Member) -> None:
@@ -410,7 +422,7 @@ class Conversation:
             self._entries,
             self._effects,
         )
-        staged = self._staged
+        staged, revised = self._staged, self._revised
         self._clear()
         if drafts:
             self.head += len(drafts)
@@ -418,9 +430,13 @@ class Conversation:
             recent = self.recent
             for entry, payload in zip(entries, staged.appends[0].payloads, strict=True):
                 recent.add(payload, author_of(entry), entry.mentions)
+        for seq, payload in revised.items():
+            self.recent.revise(seq, payload)
         for connection, command_id, reply in answers:
             if type(reply) is Refusal:
                 connection.refuse(command_id, reply)
+            elif type(reply) is partial:
+                reply()
             else:
                 connection.answer(reply)
         if effects:
@@ -522,9 +538,12 @@ class Conversation:
     def unsubscribe(self, outbox: Outbox) -> None:
         self._subscribers[outbox.wire.index].pop(outbox, None)
 
-    def caught_up(self, connection: Connection, seq: int) -> None:
-        """A reply told the connection of everything up to `seq`: is it live again?"""
-        if connection.behind and self.name in connection.behind and seq >= self.head:
+    def caught_up(self, connection: Connection, seq: int, head: int) -> None:
+        """A reply told the connection of everything up to `seq`: is it live again?
+
+        `head` is the newest entry that was fanned out before the reply.
+        """
+        if connection.behind and self.name in connection.behind and seq >= head:
             connection.behind.discard(self.name)
             if connection.user in self.members:
                 self.subscribe(connection)
@@ -549,10 +568,9 @@ class Conversation:
         answers = self._answers
         self._clear()
         for connection, command_id, reply in answers:
-            if type(reply) is Refusal:
-                connection.refuse(command_id, reply)
-            else:
-                connection.refuse(reply_id(reply), refusal)
+            if type(reply) is not Refusal:
+                reply = refusal
+            connection.refuse(command_id, reply)
         self._loaded = False
         if self.group is not None and not self.head:
             self.end()  # its creation failed: there is nothing to load
@@ -593,8 +611,3 @@ def direct_users(name: str) -> tuple[int, int]:
     """The two of `d/5/9`."""
     _, low, high = name.split("/")
     return int(low), int(high)
-
-
-def reply_id(reply: Any) -> int:
-    """The id of the command that a reply answers."""
-    return int(reply["id"]) if isinstance(reply, dict) else int(reply.id)

@@ -126,7 +126,7 @@ class Outbox:
         """The socket is full: keep the rest, and let the readiness loop say when to go on."""
         pieces = pending if type(pending) is list else [pending]
         self.pending = _after(pieces, sent) if sent >= 0 else []  # type: ignore[arg-type]
-        self.queued_bytes = sum(map(size_of, self.pending))  # type: ignore[arg-type]
+        self.queued_bytes = sum(map(size_of, self.pending))
         self.stalled = True
         self.progress_at = self.node.now()
         self.node.stalled.add(self)
@@ -248,8 +248,8 @@ def _take(pieces: list[bytes | Image]) -> bytes:
     size = 0
     for piece in pieces:
         data = piece if type(piece) is bytes else piece.data  # type: ignore[union-attr]
-        taken.append(data)  # type: ignore[arg-type]
-        size += len(data)  # type: ignore[arg-type]
+        taken.append(data)
+        size += len(data)
         if size >= SEND_MAX_BYTES:
             break
     return b"".join(taken)
