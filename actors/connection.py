@@ -188,7 +188,7 @@ class Connection(Outbox):
         if type(framer) is HttpOpening:
             self._on_http(framer, data)
         else:
-            self._dispatch(framer.feed(data))
+            self._dispatch(framer.feed(data))  # type: ignore[arg-type]
 
     def _dispatch(self, frames: list[bytes]) -> None:
         decode = self.wire.codec.decode

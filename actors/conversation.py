@@ -183,11 +183,10 @@ class Conversation:
             self.node.registry.lost_interest(user, self)
         self.ts = loaded.head.ts
         self.group = loaded.group
-        self.members = {member.user: member for member in loaded.members}
+        self.members = (
+            {} if loaded.missing_users else {member.user: member for member in loaded.members}
+        )
         self.marks = {mark.user: mark for mark in loaded.marks}
-        if not loaded.missing_users and self.group is None and self.name.startswith("d/"):
-            for user in direct_users(self.name):
-                self.members.setdefault(user, Member(self.name, user))
         self.keys = KeyWindow()
         self.recent = Recent(loaded.head.seq - len(loaded.tail))
         for payload in loaded.tail:
@@ -313,11 +312,6 @@ class Conversation:
             raise NeedEntries([seq])
         return decode_entry(payload)
 
-    @property
-    def has_drafts(self) -> bool:
-        """Whether this turn has appended something already."""
-        return bool(self._drafts)
-
     def revise(self, entry: Entry) -> None:
         """Change the present state of a durable entry, when the turn is durable."""
         payload = encode_entry(entry)
@@ -352,7 +346,7 @@ class Conversation:
                 connection.behind.discard(self.name)
 
     def stage_member(self, member: Member) -> None:
-        """Store a member's new role, or the membership of a direct conversation."""
+        """Store a member's new role."""
         self.members[member.user] = member
         self._staged.members.append(member)
 
@@ -605,9 +599,3 @@ class Conversation:
             len(self._waiting),
             self._mailbox.statistics(),
         )
-
-
-def direct_users(name: str) -> tuple[int, int]:
-    """The two of `d/5/9`."""
-    _, low, high = name.split("/")
-    return int(low), int(high)

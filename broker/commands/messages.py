@@ -18,7 +18,7 @@ from broker.wire.commands import Amendment, Edit, Pin, React, Recall, Send, Unpi
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import KEY_MAX_BYTES
 from broker.wire.replies import Sent
-from storage.records import MESSAGE_KINDS, Entry, Member
+from storage.records import MESSAGE_KINDS, Entry
 
 if TYPE_CHECKING:
     from actors.connection import Connection
@@ -66,8 +66,6 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
     else:
         if reply_to > conv.head:
             raise Refusal(Code.BAD_REQUEST, "there is no such entry to reply to", field="reply_to")
-        if not conv.head:
-            _open_direct(conv)
         entry = conv.append(
             user,
             kind,
@@ -85,13 +83,6 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
         online = any(other in sessions for other in members if other != user)
         reply = Sent(command.id, conv.name, seq, ts, online)
     conv.answer(connection, command.id, reply)
-
-
-def _open_direct(conv: Conversation) -> None:
-    """A direct conversation is in its two users' lists from its first entry on."""
-    if is_direct(conv) and not conv.has_drafts:
-        for user in list(conv.members):
-            conv.stage_member(Member(conv.name, user))
 
 
 # edit, recall, pin, unpin, react
