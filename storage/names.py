@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from storage.records import Member
 
+ID_MAX_DIGITS = 16
+"""Ids end at 2^53-1; what is longer is no id."""
+
 
 def direct_users(conv: str) -> tuple[int, ...]:
     """The users of a direct conversation (one, when it is with oneself); empty for any other."""
@@ -35,4 +38,4 @@ def direct_members(conv: str) -> list[Member]:
 
 
 def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text.isascii() and text.isdecimal() and len(text) <= ID_MAX_DIGITS
