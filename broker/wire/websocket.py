@@ -18,9 +18,9 @@ from websockets.server import ServerProtocol
 from broker.wire.errors import Code, FrameError
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # a platform without the compiled wheel
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 SHORT_MAX_BYTES = 125
 """The longest payload whose length fits the second byte; also of any control frame."""
