@@ -68,7 +68,7 @@ def load(
         file = Path(environ[CONFIG_VARIABLE])
     above = [
         *_from_environ(environ, problems),
-        *(Given(key, value, place, True) for key, value, place in flags),
+        *_from_flags(flags, problems),
     ]
     if file is None:
         file = _file_in_data_directory(above)
@@ -109,6 +109,14 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> list[Given
             known = [variable_of(each) for each in HINTS]
             problems.append(f"{name}: no such setting{_guess(name, known)}")
     return given
+
+
+def _from_flags(flags: Iterable[tuple[str, str, str]], problems: list[str]) -> Iterator[Given]:
+    for key, value, place in flags:
+        if key in HINTS:
+            yield Given(key, value, place, True)
+        else:
+            problems.append(f"{place}: no such setting{_guess(key, HINTS)}")
 
 
 def variable_of(key: str) -> str:

@@ -129,7 +129,11 @@ def test_all_that_is_wrong_is_reported_at_once_each_with_its_place(tmp_path: Pat
             "PARLEY_TCP__PORT": "many",
             "HOME": "/",
         },
-        flags=[("log.level", "loud", "--log-level"), ("tls.cert", "", "--tls-cert")],
+        flags=[
+            ("log.level", "loud", "--log-level"),
+            ("tls.cert", "", "--tls-cert"),
+            ("a.b", "c", "--set a.b"),
+        ],
     )
 
     places = {line.partition(": ")[0] if line[0] != "/" else line.split(": ")[1] for line in found}
@@ -139,6 +143,7 @@ def test_all_that_is_wrong_is_reported_at_once_each_with_its_place(tmp_path: Pat
         "PARLEY_TCP__PORT",
         "--log-level",
         "--tls-cert",
+        "--set a.b",
         "heartbeat",
         "outbx",
         "http.prt",
