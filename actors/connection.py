@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.faults import defect, unavailable
+from actors.faults import defect, error_reply, unavailable
 from actors.outbox import Outbox
 from actors.parking import Parking
 from actors.reader import READ, WRITE
@@ -324,8 +324,12 @@ class Connection(Outbox):
     def post(self, conversation: Conversation, command: Any, rule: Rule) -> None:
         """Give a command to a conversation; if its mailbox is full, wait (and read no more)."""
         if not conversation.post(self, command, rule):
-            conversation.block(self, command, rule)
-            self._held |= HELD_BY_MAILBOX
+            self.wait_for(conversation, command, rule)
+
+    def wait_for(self, conversation: Conversation, command: Any, rule: Rule) -> None:
+        """The conversation's mailbox is full: it takes the command when there is room."""
+        conversation.block(self, command, rule)
+        self._held |= HELD_BY_MAILBOX
 
     def unblock(self) -> None:
         """A full mailbox took the command that waited."""
@@ -358,23 +362,24 @@ class Connection(Outbox):
     def refuse(self, command_id: int | None, refusal: Refusal) -> None:
         """The `error` reply."""
         self.node.counters.refused += 1
-        reply: dict[str, object] = {"t": "error"}
-        if command_id is not None:
-            reply["id"] = command_id
-        reply |= {"code": refusal.code, "message": refusal.message, "retry": refusal.retry}
-        if refusal.field is not None:
-            reply["field"] = refusal.field
-        if refusal.after_ms is not None:
-            reply["after_ms"] = refusal.after_ms
-        self.answer(reply)
+        self.answer_all([error_reply(command_id, refusal)])
 
     def answer(self, reply: object) -> None:
-        """Any reply: encode, write, and account for the command that it answers."""
-        wire = self.wire
-        self.in_flight -= 1
-        if self.closing:
+        """Any reply."""
+        self.answer_all([reply])
+
+    def answer_all(self, replies: list[object]) -> None:
+        """Encode and write replies, and account for the commands that they answer."""
+        self.in_flight -= len(replies)
+        if self.closing or not replies:
             return
-        self.push(wire.wrap(wire.codec.encode(reply)))
+        encode = self.wire.codec.encode
+        header = self.wire.header
+        parts: list[bytes] = []
+        for reply in replies:
+            data = encode(reply)
+            parts += (header(len(data)), data)
+        self.push(b"".join(parts))
         if self._held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
             self.release(HELD_BY_FLIGHT)
         if self._eof and not self.in_flight:

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.faults import unavailable
-from actors.images import Batch, Draft, Image, conversation_prefix
+from actors.faults import error_reply, unavailable
+from actors.images import Batch, Draft, Image, conversation_prefix, key_bytes
 from actors.mailbox import Mailbox, MailboxStatistics
-from actors.memory import KeyWindow, Recent, author_of
+from actors.memory import KeyWindow, Recent, draft_of
 from actors.wires import WIRES
 from broker.wire.errors import Refusal
 from storage.errors import Unavailable
 from storage.records import (
+    MESSAGE_KINDS,
     Append,
     Commit,
     Entry,
@@ -77,7 +78,6 @@ class Conversation:
         "_blocked",
         "_drafts",
         "_effects",
-        "_entries",
         "_loaded",
         "_loading",
         "_mailbox",
@@ -128,10 +128,9 @@ class Conversation:
         """Forget what this turn has decided."""
         self._answers: list[tuple[Connection, int, object]] = []
         self._drafts: list[Draft] = []
-        self._entries: list[Entry] = []
-        self._effects: list[tuple[int, Callable[[], None]]] = []
-        self._revised: dict[int, bytes] = {}
-        self._staged = Commit()
+        self._effects: list[tuple[int, Callable[[], None]]] | None = None
+        self._revised: dict[int, bytes] | None = None
+        self._staged: Commit | None = None
 
     # Mailbox
 
@@ -189,22 +188,19 @@ class Conversation:
         self.marks = {mark.user: mark for mark in loaded.marks}
         self.keys = KeyWindow()
         self.recent = Recent(loaded.head.seq - len(loaded.tail))
+        drafts: list[Draft] = []
         for payload in loaded.tail:
             entry = decode_entry(payload)
             self.keys.recall(entry)
-            self.recent.add(payload, author_of(entry), entry.mentions)
+            drafts.append(draft_of(entry, payload))
+        self.recent.extend(drafts)
 
     def _catch_up(self, missed: int, tail: list[bytes]) -> None:
         """Deliver the newest entries, stored but not told; `behind` where it is too much."""
         if missed > len(tail):
             self._all_behind()
             return
-        drafts = []
-        for payload in tail[-missed:]:
-            entry = decode_entry(payload)
-            key, entry.key = entry.key, ""
-            drafts.append(Draft(entry, key))
-        self._fan_out(drafts)
+        self._fan_out([draft_of(decode_entry(payload), payload) for payload in tail[-missed:]])
 
     def load_failed(self, error: Unavailable) -> None:
         """Answer everybody who waits; the next command tries again."""
@@ -243,12 +239,12 @@ class Conversation:
                 self._answers.append((connection, command.id, refusal))
             except NeedEntries as need:
                 self._fetch(connection, command, rule, need.seqs)
-        if self._drafts:
-            payloads = [draft.payload() for draft in self._drafts]
+        drafts = self._drafts
+        if drafts:
+            payloads = [draft[0] for draft in drafts]
             commit.appends.append(Append(self.name, self.head + 1, payloads, self.ts))
-            self._staged.appends.append(commit.appends[-1])
         staged = self._staged
-        if staged.marks or staged.members or staged.gone or staged.groups or staged.revisions:
+        if staged is not None:
             commit.revisions += staged.revisions
             commit.groups += staged.groups
             commit.members += staged.members
@@ -268,9 +264,9 @@ class Conversation:
         digest: int = 0,
     ) -> Entry:
         """Add an entry to the log; it is stored and told with this turn."""
-        ts = self.node.now_ms()
+        ts = self.node.turn.now_ms
         if ts < self.ts:
-            ts = self.ts
+            ts = self.ts  # the wall clock was set back; a log's times never are
         else:
             self.ts = ts
         drafts = self._drafts
@@ -284,9 +280,10 @@ class Conversation:
             ref=ref,
             reply_to=reply_to,
             mentions=mentions,
+            key=key,
         )
-        drafts.append(Draft(entry, key))
-        self._entries.append(entry)
+        author = sender if kind in MESSAGE_KINDS else 0
+        drafts.append((encode_entry(entry), key_bytes(key), sender, author, mentions))
         if key:
             self.keys.add(sender, key, (seq, ts, digest))
         return entry
@@ -303,11 +300,15 @@ class Conversation:
 
     def after(self, effect: Callable[[], None]) -> None:
         """Do something that others see, when the turn is durable, at this place of the log."""
+        if self._effects is None:
+            self._effects = []
         self._effects.append((len(self._drafts), effect))
 
     def entry(self, seq: int) -> Entry:
         """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
-        payload = self._revised.get(seq) or self.recent.payload(seq)
+        payload = self._revised.get(seq) if self._revised else None
+        if payload is None:
+            payload = self.recent.payload(seq)
         if payload is None:
             raise NeedEntries([seq])
         return decode_entry(payload)
@@ -315,13 +316,20 @@ class Conversation:
     def revise(self, entry: Entry) -> None:
         """Change the present state of a durable entry, when the turn is durable."""
         payload = encode_entry(entry)
+        if self._revised is None:
+            self._revised = {}
         self._revised[entry.seq] = payload
-        self._staged.revisions.append(Revision(self.name, entry.seq, payload))
+        self._stage().revisions.append(Revision(self.name, entry.seq, payload))
+
+    def _stage(self) -> Commit:
+        if self._staged is None:
+            self._staged = Commit()
+        return self._staged
 
     def admit(self, member: Member) -> None:
         """Make a user a member from the next entry on."""
         self.members[member.user] = member
-        self._staged.members.append(member)
+        self._stage().members.append(member)
         self.after(partial(self._admitted, member.user))
 
     def _admitted(self, user: int) -> None:
@@ -334,8 +342,9 @@ class Conversation:
     def expel(self, user: int) -> None:
         """End a membership: no entry after those of this turn so far reaches the user."""
         del self.members[user]
-        self._staged.members = [m for m in self._staged.members if m.user != user]
-        self._staged.gone.append((self.name, user))
+        staged = self._stage()
+        staged.members = [member for member in staged.members if member.user != user]
+        staged.gone.append((self.name, user))
         self.after(partial(self._expelled, user))
 
     def _expelled(self, user: int) -> None:
@@ -348,12 +357,12 @@ class Conversation:
     def stage_member(self, member: Member) -> None:
         """Store a member's new role."""
         self.members[member.user] = member
-        self._staged.members.append(member)
+        self._stage().members.append(member)
 
     def stage_group(self, group: Group) -> None:
         """Store the group's new data."""
         self.group = group
-        self._staged.groups.append(group)
+        self._stage().groups.append(group)
 
     def move_mark(self, user: int, *, read: int = 0, delivered: int = 0) -> bool:
         """Move a user's marks forward; False if they were there already."""
@@ -365,7 +374,7 @@ class Conversation:
         if (read, delivered) == (mark.read, mark.delivered):
             return False
         mark.read, mark.delivered = read, delivered
-        self._staged.marks.append(Mark(self.name, user, read, delivered))
+        self._stage().marks.append(Mark(self.name, user, read, delivered))
         return True
 
     # Queries: a connection's later commands to this conversation wait for the answer
@@ -410,29 +419,21 @@ class Conversation:
 
     def apply(self) -> None:
         """Acknowledge and fan out what this turn decided."""
-        answers, drafts, entries, effects = (
+        answers, drafts, effects, revised = (
             self._answers,
             self._drafts,
-            self._entries,
             self._effects,
+            self._revised,
         )
-        staged, revised = self._staged, self._revised
         self._clear()
         if drafts:
             self.head += len(drafts)
             self.node.counters.appended += len(drafts)
-            recent = self.recent
-            for entry, payload in zip(entries, staged.appends[0].payloads, strict=True):
-                recent.add(payload, author_of(entry), entry.mentions)
-        for seq, payload in revised.items():
-            self.recent.revise(seq, payload)
-        for connection, command_id, reply in answers:
-            if type(reply) is Refusal:
-                connection.refuse(command_id, reply)
-            elif type(reply) is partial:
-                reply()
-            else:
-                connection.answer(reply)
+            self.recent.extend(drafts)
+        if revised:
+            for seq, payload in revised.items():
+                self.recent.revise(seq, payload)
+        self._reply(answers)
         if effects:
             self._apply_in_order(drafts, effects)
         elif drafts:
@@ -441,6 +442,27 @@ class Conversation:
             self._unblock()
         if not self.members and not self._waiting:
             self.end()  # never there, or dissolved
+
+    def _reply(self, answers: list[tuple[Connection, int, object]]) -> None:
+        """Answers in order; those that follow each other on one connection are written at once."""
+        last: Connection | None = None
+        replies: list[object] = []
+        for connection, command_id, reply in answers:
+            if connection is not last:
+                if last is not None:
+                    last.answer_all(replies)
+                    replies = []
+                last = connection
+            if type(reply) is partial:
+                connection.answer_all(replies)
+                replies = []
+                reply()
+            elif type(reply) is Refusal:
+                replies.append(error_reply(command_id, reply))
+            else:
+                replies.append(reply)
+        if last is not None:
+            last.answer_all(replies)
 
     def _apply_in_order(
         self, drafts: list[Draft], effects: list[tuple[int, Callable[[], None]]]

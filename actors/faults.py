@@ -26,3 +26,16 @@ def defect(where: str) -> Refusal:
     reference = secrets.token_hex(4)
     log.exception("defect %s in %s", reference, where)
     return Refusal(Code.INTERNAL, f"a defect of the server, reference {reference}")
+
+
+def error_reply(command_id: int | None, refusal: Refusal) -> dict[str, object]:
+    """A refusal as the `error` reply."""
+    reply: dict[str, object] = {"t": "error"}
+    if command_id is not None:
+        reply["id"] = command_id
+    reply |= {"code": refusal.code, "message": refusal.message, "retry": refusal.retry}
+    if refusal.field is not None:
+        reply["field"] = refusal.field
+    if refusal.after_ms is not None:
+        reply["after_ms"] = refusal.after_ms
+    return reply

@@ -1,53 +1,49 @@
 """A batch of log entries as finished wire bytes, made once per wire variant and shared by members.
 
-Entries are encoded once, as maps (`storage.records.Entry` without its key). The stored payload and
-the wire's `msg` event are spliced from that by bytes alone: a msgpack map is a header with a count
-and its pairs, so pairs can be put before and behind. Members who sent nothing in the batch share
+An entry is encoded once: its stored payload, a msgpack map with the key last. The wire event `msg`
+is spliced from it by bytes alone: a msgpack map is a header with a count and then its pairs, so
+pairs can be put before and cut off behind. Members who sent nothing in the batch share
 one image; a sender's own sessions get one with their keys. No I/O, no rule of the protocol.
 """
 
 from __future__ import annotations
 
 import msgspec
+from msgspec import Struct
 
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
-from storage.records import Entry, decode_entry, encode_entry
+from storage.records import Entry, decode_entry
 
 _pack = msgspec.msgpack.Encoder().encode
 _MAP_HEADER = [bytes((0x80 | n,)) for n in range(16)]
-_KEY_FIELD = _pack("key")
+_KEY_FIELD_BYTES = len(_pack("key"))
+_SHORT_KEY_BYTES = 31
+"""Up to this length a msgpack string has a header of one byte, above (to 255) of two."""
+
+Draft = tuple[bytes, int, int, int, "list[int] | None"]
+"""A new entry: payload, key's bytes at its end, sender, author (0: no message), mentions.
+
+A plain tuple, since there is one per message.
+"""
 
 
-class Image:
+class Image(Struct, gc=False):
     """Wire bytes of one conversation, shared by every connection that they go to.
 
     `source` is the conversation, so that an outbox that overflows can drop its images.
     """
 
-    __slots__ = ("data", "source")
-
-    def __init__(self, data: bytes, source: object) -> None:
-        self.data = data
-        self.source = source
+    data: bytes
+    source: object
 
 
-class Draft:
-    """One new entry: `core` is its encoded map without the key, `tail` the key's pair or b""."""
-
-    __slots__ = ("core", "sender", "tail")
-
-    def __init__(self, entry: Entry, key: str) -> None:
-        self.sender = entry.sender
-        self.core = encode_entry(entry)
-        self.tail = _KEY_FIELD + _pack(key) if key else b""
-
-    def payload(self) -> bytes:
-        """What the store keeps."""
-        core = self.core
-        if not self.tail:
-            return core
-        return _MAP_HEADER[(core[0] & 15) + 1] + core[1:] + self.tail
+def key_bytes(key: str) -> int:
+    """How many bytes the key's pair takes at the end of a payload."""
+    size = len(key) if key.isascii() else len(key.encode())
+    if not size:
+        return 0
+    return _KEY_FIELD_BYTES + size + (1 if size <= _SHORT_KEY_BYTES else 2)
 
 
 def conversation_prefix(conv: str) -> bytes:
@@ -58,57 +54,52 @@ def conversation_prefix(conv: str) -> bytes:
 class Batch:
     """Consecutive new entries of one conversation, and their images, made when first asked for."""
 
-    __slots__ = ("_plain", "_prefix", "_source", "conv", "drafts", "senders")
+    __slots__ = ("_conv", "_drafts", "_plain", "_prefix", "_source", "senders")
 
     def __init__(self, conv: str, prefix: bytes, drafts: list[Draft], source: object) -> None:
-        self.conv = conv
-        self.drafts = drafts
-        self.senders = {draft.sender for draft in drafts if draft.tail}
+        self._conv = conv
+        self._drafts = drafts
         self._prefix = prefix
         self._source = source
         self._plain: list[Image | None] = [None] * len(WIRES)
+        self.senders = {draft[2] for draft in drafts if draft[1]}
 
     def plain(self, wire: Wire) -> Image:
         """For everyone who sent nothing in this batch."""
         image = self._plain[wire.index]
         if image is None:
-            image = self._plain[wire.index] = self._image(wire, 0)
+            image = self._plain[wire.index] = self.keyed(wire, 0)
         return image
 
     def keyed(self, wire: Wire, user: int) -> Image:
         """For the sessions of `user`: their own entries carry their keys."""
-        return self._image(wire, user)
-
-    def _image(self, wire: Wire, user: int) -> Image:
         if wire.codec is JSON:
             return Image(b"".join(self._json(wire, user)), self._source)
         parts: list[bytes] = []
         prefix = self._prefix
         extra = len(prefix)
         header = wire.header
-        for draft in self.drafts:
-            core = draft.core
-            if draft.sender == user and draft.tail:
+        for payload, cut, sender, _, _ in self._drafts:
+            if cut and sender != user:
                 parts += (
-                    header(len(core) + extra + len(draft.tail)),
-                    _MAP_HEADER[(core[0] & 15) + 3],
+                    header(len(payload) + extra - cut),
+                    _MAP_HEADER[(payload[0] & 15) + 1],
                     prefix,
-                    core[1:],
-                    draft.tail,
+                    payload[1:-cut],
                 )
             else:
                 parts += (
-                    header(len(core) + extra),
-                    _MAP_HEADER[(core[0] & 15) + 2],
+                    header(len(payload) + extra),
+                    _MAP_HEADER[(payload[0] & 15) + 2],
                     prefix,
-                    core[1:],
+                    payload[1:],
                 )
         return Image(b"".join(parts), self._source)
 
     def _json(self, wire: Wire, user: int) -> list[bytes]:
         return [
-            wire.wrap(wire.codec.encode(message_event(self.conv, draft.payload(), user)))
-            for draft in self.drafts
+            wire.wrap(wire.codec.encode(message_event(self._conv, draft[0], user)))
+            for draft in self._drafts
         ]
 
 

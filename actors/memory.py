@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from actors.images import Draft, key_bytes
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import KEY_WINDOW_ENTRIES, UNREAD_WINDOW_ENTRIES
 from storage.records import MESSAGE_KINDS, Entry, decode_entry
@@ -90,15 +91,19 @@ class Recent:
         """The oldest seq whose payload is held; head + 1 if none is."""
         return self._head - len(self._payloads) + 1
 
-    def add(self, payload: bytes, author: int, mentions: list[int] | None) -> None:
-        """The next entry. `author` is 0 for entries that nobody reads as a message."""
-        self._head += 1
-        self._payloads.append(payload)
-        self._bytes += len(payload)
-        self._authors.append(author)
-        if mentions:
-            self._mentions.append((self._head, mentions))
-        if len(self._payloads) > 2 * RECENT_ENTRIES or self._bytes > 2 * RECENT_MAX_BYTES:
+    def extend(self, drafts: list[Draft]) -> None:
+        """The next entries, all of a turn."""
+        head = self._head
+        payloads = self._payloads
+        for payload, _, _, author, mentions in drafts:
+            head += 1
+            payloads.append(payload)
+            self._bytes += len(payload)
+            self._authors.append(author)
+            if mentions:
+                self._mentions.append((head, mentions))
+        self._head = head
+        if len(payloads) > 2 * RECENT_ENTRIES or self._bytes > 2 * RECENT_MAX_BYTES:
             self._trim()
 
     def _trim(self) -> None:
@@ -159,6 +164,11 @@ class Recent:
         unread = sum(1 for author in self._authors[-count:] if author and author != user)
         mentions = sum(1 for seq, users in self._mentions if seq > read and user in users)
         return unread, mentions
+
+
+def draft_of(entry: Entry, payload: bytes) -> Draft:
+    """An entry as a conversation keeps it until it is told."""
+    return payload, key_bytes(entry.key), entry.sender, author_of(entry), entry.mentions
 
 
 def author_of(entry: Entry) -> int:

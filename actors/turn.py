@@ -47,6 +47,8 @@ class Turn:
         self._last_size = 0
         self._last_commit_s = 0.0
         self.busy = False
+        self.now_ms = node.now_ms()
+        """The wall clock, read once a turn: milliseconds since 1970."""
 
     def ready(self, conversation: Conversation) -> None:
         """A conversation has new work. Called once until its next `decide`."""
@@ -77,6 +79,7 @@ class Turn:
 
     async def _turn(self, ready: list[Conversation]) -> None:
         node = self._node
+        self.now_ms = node.now_ms()
         commit = Commit()
         deciding = ready
         ready = []

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NAMED_KINDS = frozenset({"text", "emoji", "sticker"})
 MEDIA_KINDS = frozenset({"image", "audio", "video", "file"})
+SHORT_TEXT_CHARS = 256
+"""Text up to this length is within any body limit and needs no measuring."""
 EDITS_MAX = 100
 """Edits of one message: a recall must be able to empty them all."""
 
@@ -35,25 +37,33 @@ EDITS_MAX = 100
 
 def send(connection: Connection, command: Send) -> None:
     """A new message."""
-    check_key(command.key)
-    wait_ms = connection.session.wait_ms()  # type: ignore[union-attr]
-    if wait_ms:
-        raise Refusal(Code.RATE_LIMITED, "too many messages at once", after_ms=wait_ms)
-    command.body = checked_body(connection, command.kind, command.body)
-    name = command.conv
-    if command.to is not None:
-        if name is not None:
-            raise Refusal(Code.BAD_REQUEST, "either `conv` or `to`, not both", field="to")
-        name = direct_name(connection.user, command.to.user)
-    elif name is None:
-        raise Refusal(Code.BAD_REQUEST, "`conv` or `to` is missing", field="conv")
-    connection.post(conversation(connection, name), command, _send)
+    if not command.key.isascii():
+        check_key(command.key)
+    body = command.body
+    if command.kind != "text" or type(body) is not str or len(body) > SHORT_TEXT_CHARS:
+        command.body = checked_body(connection, command.kind, body)
+    node = connection.node
+    if node.options.sends_per_second:
+        check_rate(connection)
+    to = command.to
+    if to is None:
+        name = command.conv
+        if name is None:
+            raise Refusal(Code.BAD_REQUEST, "`conv` or `to` is missing", field="conv")
+    elif command.conv is None:
+        name = direct_name(connection.user, to.user)
+    else:
+        raise Refusal(Code.BAD_REQUEST, "either `conv` or `to`, not both", field="to")
+    conv = node.registry.conversations.get(name)
+    if conv is None:
+        conv = conversation(connection, name)
+    if not conv.post(connection, command, _send):
+        connection.wait_for(conv, command, _send)
 
 
 def _send(conv: Conversation, connection: Connection, command: Send) -> None:
     user = connection.user
-    members = conv.members
-    if user not in members:
+    if user not in conv.members:
         member_of(conv, user)
     key = command.key
     kind = command.kind
@@ -75,13 +85,14 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
             mentions=command.mentions,
             digest=what,
         )
-        seq, ts = entry.seq, entry.ts
-    if conv.group is not None:
-        reply = Sent(command.id, conv.name, seq, ts)
-    else:
-        sessions = conv.node.registry.sessions
-        online = any(other in sessions for other in members if other != user)
+        seq = entry.seq
+        ts = entry.ts
+    if conv.group is None:
+        low, high = conv.members
+        online = (high if user == low else low) in conv.node.registry.sessions
         reply = Sent(command.id, conv.name, seq, ts, online)
+    else:
+        reply = Sent(command.id, conv.name, seq, ts)
     conv.answer(connection, command.id, reply)
 
 
@@ -225,6 +236,12 @@ def _check_age(conv: Conversation, target: Entry, window_ms: int, what: str) -> 
 
 
 # What is sent
+
+
+def check_rate(connection: Connection) -> None:
+    wait_ms = connection.session.wait_ms()  # type: ignore[union-attr]
+    if wait_ms:
+        raise Refusal(Code.RATE_LIMITED, "too many messages at once", after_ms=wait_ms)
 
 
 def check_key(key: str) -> None:
