@@ -39,6 +39,7 @@ RECEIVE_BYTES = 64 * 1024
 HELD_BY_JOB = 1
 HELD_BY_MAILBOX = 2
 HELD_BY_FLIGHT = 4
+HELD_BY_DRAIN = 8
 
 Job = Callable[["Connection", Any], Awaitable[None]]
 
@@ -134,6 +135,8 @@ class Connection(Outbox):
         node.opening[self] = None
         node.reader.register(self)
         try:
+            if node.full() and not isinstance(self.framer, HttpOpening):
+                self._send_away()
             while True:
                 await self._parking.park()
                 if self._job is None:
@@ -261,8 +264,7 @@ class Connection(Outbox):
             self.framer = self.wire.framer(self.node.limits.frame_bytes)
             self.push(outcome.response)
             if self.node.full():
-                self.node.counters.connections_refused += 1
-                self.bye(ByeCode.TOO_MANY_CONNECTIONS, after_ms=self.node.retry_slot_ms())
+                self._send_away()
             elif outcome.rest:
                 self._dispatch(self.framer.feed(outcome.rest))
         elif type(outcome) is HttpRequest:
@@ -284,6 +286,12 @@ class Connection(Outbox):
 
     def hold(self, reason: int) -> None:
         self._held |= reason
+
+    def pause(self) -> None:
+        """Read no more, for good; what was read is still answered."""
+        if not self.closing and not isinstance(self.framer, HttpOpening):
+            self._held |= HELD_BY_DRAIN
+            self._rearm()
 
     def release(self, reason: int) -> None:
         """A reason to wait is gone; with the last one the backlog is dispatched."""
@@ -313,6 +321,8 @@ class Connection(Outbox):
 
     def opened(self, user: int, session_id: str, device: str) -> None:
         """The caller is known: from now on the connection is theirs."""
+        if self.closing:
+            return
         self.user = user
         self.session_id = session_id
         self.device = device
@@ -347,6 +357,8 @@ class Connection(Outbox):
         except Exception:  # noqa: BLE001 - the supervisor
             self.node.counters.crashes += 1
             self.refuse(command.id, defect(f"command {type(command).__name__}"))
+        # No turn and no pass of the reader ends here, which would send the answer.
+        self.node.flusher.kick()
 
     async def perform_held(self, command: Any, work: Job) -> None:
         """`perform`, for a job of the connection's own task."""
@@ -386,6 +398,10 @@ class Connection(Outbox):
             self._close_when_sent()
 
     # Ending
+
+    def _send_away(self) -> None:
+        self.node.counters.connections_refused += 1
+        self.bye(ByeCode.TOO_MANY_CONNECTIONS, after_ms=self.node.retry_slot_ms())
 
     def bye(self, code: ByeCode, after_ms: int | None = None) -> None:
         """Say why, then close: flush, shut down, and linger until the peer has closed too."""

@@ -114,14 +114,15 @@ class Presence:
     async def settle(self) -> None:
         """Store and tell what has gathered."""
         try:
-            await self._store_seen()
+            await self.store_seen()
             await self._tell()
         except Unavailable as error:
             log_outage(error)
             await trio.sleep(1.0)
             self._parking.unpark()
 
-    async def _store_seen(self) -> None:
+    async def store_seen(self) -> None:
+        """Store when those who left were last seen. Raises `Unavailable`."""
         seen = {u: t for u, t in self._seen.items() if not self._node.registry.online(u)}
         if seen:
             await self._node.store.seen(seen)

@@ -1,0 +1,164 @@
+"""The broker as a whole: what is opened around what, so that it stops from the outside in.
+
+stores ⊃ tasks (turn, loader, flusher, reader, presence, sweeper, …) ⊃ connections ⊃ listeners.
+Decides nothing about messages. A crash of an infrastructure task ends the process, loudly: clients
+reconnect, and all that was acknowledged is in the store.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import ssl
+
+import trio
+
+from actors.node import Node, Options
+from actors.sweeper import run_sweeper
+from actors.wires import TCP_MSGPACK
+from broker.commands.account import Services
+from broker.commands.opening import Opening
+from broker.commands.rates import RateLimit
+from broker.commands.tables import open_table, opening_table
+from broker.config import Config, Tls
+from broker.drain import finish, say_goodbye
+from broker.listener import Listener, bind
+from broker.running import Address, Running
+from broker.security.passwords import Passwords
+from broker.security.secret import load_secret
+from broker.security.tokens import Tokens
+from storage.interfaces import Store
+from storage.sqlite import open_sqlite
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Hardly anything here is part of a cycle, and looking for cycles costs; see the design's rules."""
+
+
+async def run(
+    config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve from the data directory until stopped.
+
+    Raises `OSError`, `SecretError` or `StoreError` if the directory, the certificate or a port
+    cannot be used. Cancelling it stops without a drain, and loses nothing that was acknowledged.
+    """
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = load_secret(config.data)
+    async with open_sqlite(config.database, exclusive=True) as store:
+        await serve(config, store, secret, task_status=task_status)
+
+
+async def serve(
+    config: Config,
+    store: Store,
+    secret: bytes,
+    *,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve from any store; it is the caller's to close."""
+    context = tls_context(config.tls)
+    node = Node(
+        store,
+        limits=config.limits,
+        options=options(config),
+        allowed_origins=frozenset(config.http.allowed_origins) or None,
+    )
+    opening = Opening(node, services(config, node, secret))
+    node.opening_table = opening_table(opening)
+    node.open_table = open_table(opening)
+    stop = trio.Event()
+    async with trio.open_nursery() as tasks:
+        node.tasks = tasks
+        for task in (
+            node.turn.run,
+            node.turn.run_loader,
+            node.flusher.run,
+            node.reader.run,
+            node.presence.run,
+            opening.run,
+        ):
+            tasks.start_soon(task)
+        tasks.start_soon(run_sweeper, node)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as listeners:
+                tcp = Listener(node, TCP_MSGPACK, context, connections)
+                http = Listener(node, None, context, connections)
+                running = Running(
+                    http=_listen(listeners, http, config.http.host, config.http.port),
+                    tcp=_listen(listeners, tcp, config.tcp.host, config.tcp.port),
+                    stop=stop.set,
+                )
+                _settle_memory()
+                task_status.started(running)
+                await stop.wait()
+                listeners.cancel_scope.cancel()
+            drain_s = config.connections.drain_ms / 1000
+            connections.cancel_scope.deadline = trio.current_time() + drain_s
+            await say_goodbye(node, config.connections.drain_ms)
+        await finish(node)
+        tasks.cancel_scope.cancel()
+
+
+def _listen(nursery: trio.Nursery, listener: Listener, host: str, port: int) -> Address:
+    sockets = bind(host, port)
+    for sock in sockets:
+        nursery.start_soon(listener.run, sock)
+    return _address(sockets[0])
+
+
+def _address(sock: socket.socket) -> Address:
+    host, port, *_ = sock.getsockname()
+    return Address(host, port)
+
+
+def _settle_memory() -> None:
+    """What is there now stays: the collector need never look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def options(config: Config) -> Options:
+    """What the actors are told of the configuration."""
+    return Options(
+        heartbeat_ms=config.connections.heartbeat_ms,
+        opening_timeout_ms=config.connections.opening_timeout_ms,
+        max_connections=config.connections.max,
+        soft_bytes=config.outbox.soft_bytes,
+        high_bytes=config.outbox.high_bytes,
+        hard_bytes=config.outbox.hard_bytes,
+        stall_ms=config.outbox.stall_ms,
+        passivate_ms=config.conversations.passivate_ms,
+        receipts_max_members=config.conversations.read_receipts_max_members,
+        presence_coalesce_ms=config.presence.coalesce_ms,
+        edit_window_ms=config.conversations.edit_window_ms,
+        recall_window_ms=config.conversations.recall_window_ms,
+        sends_per_second=float(config.rates.sends_per_s),
+        sends_burst=config.rates.sends_burst,
+    )
+
+
+def services(config: Config, node: Node, secret: bytes) -> Services:
+    """What the accounts' commands need."""
+    return Services(
+        store=node.store,
+        tokens=Tokens(secret, config.tokens.access_ttl_s),
+        passwords=Passwords(config.passwords),
+        logins=RateLimit(config.rates.logins_per_min, node.now),
+        registrations=RateLimit(config.rates.registers_per_min, node.now),
+        refresh_ttl_ms=config.tokens.refresh_ttl_s * 1000,
+        now_ms=node.now_ms,
+    )
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext | None:
+    """The server's side of TLS, if a certificate is configured. Raises `OSError`."""
+    if tls.cert is None or tls.key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except ssl.SSLError as error:
+        reason = f"not a certificate chain and its key in PEM ({error.reason})"
+        raise OSError(error.errno, reason, str(tls.cert)) from error
+    return context

@@ -1,0 +1,40 @@
+"""How often one address may do something: token buckets, bounded in number. No I/O."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from math import ceil
+
+ADDRESSES_MAX = 10_000
+"""Beyond, the address that was quiet for longest is forgotten, which is to its advantage."""
+
+
+class RateLimit:
+    """`per_minute` times a minute for each address, all of them at once after a rest; 0: no limit.
+
+    `now` is a clock in seconds that only goes forward.
+    """
+
+    def __init__(self, per_minute: int, now: Callable[[], float]) -> None:
+        self._burst = float(per_minute)
+        self._per_s = per_minute / 60
+        self._now = now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def wait_ms(self, address: str) -> int:
+        """Take one: 0, or (nothing taken) in how many milliseconds there will be one."""
+        if not self._burst:
+            return 0
+        now = self._now()
+        left, since = self._buckets.get(address, (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._per_s)
+        wait_ms = 0 if left >= 1 else ceil((1 - left) / self._per_s * 1000)
+        self._buckets[address] = (left if wait_ms else left - 1, now)
+        self._buckets.move_to_end(address)
+        if len(self._buckets) > ADDRESSES_MAX:
+            self._buckets.popitem(last=False)
+        return wait_ms
