@@ -134,6 +134,11 @@ class Conversation:
 
     # Mailbox
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it knows its state; not while that comes from the store."""
+        return self._loaded
+
     def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
         """Put a command in the mailbox; False if it is full."""
         if not self._mailbox.put((connection, command, rule)):
@@ -227,6 +232,8 @@ class Conversation:
         """Take everything in the mailbox, and add what it changes to the turn's commit."""
         self._queued = False
         self.used_at = self.node.now()
+        if not self._loaded:
+            return  # its last turn failed: the mailbox waits for the state to be loaded again
         waiting = self._waiting
         for item in self._mailbox.take():
             connection, command, rule = item
@@ -333,8 +340,6 @@ class Conversation:
         self.after(partial(self._admitted, member.user))
 
     def _admitted(self, user: int) -> None:
-        if user not in self.members:
-            return
         self.node.registry.interested(user, self)
         for connection in self.node.registry.connections_of(user):
             self.subscribe(connection)
@@ -380,9 +385,20 @@ class Conversation:
     # Queries: a connection's later commands to this conversation wait for the answer
 
     def query(self, connection: Connection, command: Any, work: Query) -> None:
-        """Run something that reads the store, beside the turns; it answers by itself."""
+        """Run something that reads the store, beside the turns; it answers by itself.
+
+        It starts when this turn is durable and answered, so that it sees what came before it.
+        """
         self._waiting[connection] = deque()
+        start = partial(self._start_query, connection, command, work)
+        self._answers.append((connection, command.id, start))
+
+    def _start_query(self, connection: Connection, command: Any, work: Query) -> None:
         self.node.tasks.start_soon(self._run_query, connection, command, work)
+
+    def proceed(self, connection: Connection, command: Any, rule: Rule) -> None:
+        """At the end of a query that does not answer: decide, with what it has found out."""
+        self._waiting[connection].appendleft((connection, command, rule))
 
     async def _run_query(self, connection: Connection, command: Any, work: Query) -> None:
         try:
@@ -401,7 +417,7 @@ class Conversation:
             for seq in seqs:
                 payloads = await self.node.store.read(self.name, after=seq - 1, limit=1)
                 self.recent.borrow(seq, payloads[0])
-            self._waiting[connection].appendleft((connection, command, rule))
+            self.proceed(connection, command, rule)
 
         try:
             await connection.perform(command, work)
@@ -419,6 +435,8 @@ class Conversation:
 
     def apply(self) -> None:
         """Acknowledge and fan out what this turn decided."""
+        if not self._loaded:
+            return
         answers, drafts, effects, revised = (
             self._answers,
             self._drafts,
@@ -583,14 +601,12 @@ class Conversation:
     def _give_up(self, refusal: Refusal) -> None:
         answers = self._answers
         self._clear()
-        for connection, command_id, reply in answers:
-            if type(reply) is not Refusal:
-                reply = refusal
-            connection.refuse(command_id, reply)
         self._loaded = False
-        if self.group is not None and not self.head:
-            self.end()  # its creation failed: there is nothing to load
-        elif not self._loading:
+        for connection, command_id, reply in answers:
+            connection.refuse(command_id, reply if type(reply) is Refusal else refusal)
+            if type(reply) is partial and reply.func == self._start_query:
+                self._stop_waiting(connection)
+        if not self._loading:
             self._loading = True
             self.node.turn.load(self)
 

@@ -99,13 +99,16 @@ class Mark(Struct, gc=False):
 
 
 class Settings(Struct, kw_only=True):
-    """What one user set for one conversation."""
+    """What one user set for one conversation.
+
+    `hidden` is the head at which they hid it: it is hidden until a newer entry comes; 0 is not.
+    """
 
     conv: str
     user: int
     muted: bool = False
     pinned: bool = False
-    hidden: bool = False
+    hidden: int = 0
     nickname: str = ""
     draft: str = ""
 

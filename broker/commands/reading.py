@@ -59,6 +59,7 @@ async def _stored_history(conv: Conversation, connection: Connection, command: H
     first, last = _range(conv, connection.user, command)
     limit = last - first + 1
     payloads = await conv.node.store.read(conv.name, after=first - 1, limit=limit)
+    member_of(conv, connection.user)  # else they would see what came after they had to go
     if command.after is not None and len(payloads) == limit < command.limit:
         # What came meanwhile: else a busy conversation could never be caught up with.
         newer = conv.recent.between(last, conv.head) or []

@@ -34,6 +34,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_MAX_CHARS)]
 Password = Annotated[str, Meta(max_length=PASSWORD_MAX_CHARS)]
 NewPassword = Annotated[str, Meta(min_length=PASSWORD_MIN_CHARS, max_length=PASSWORD_MAX_CHARS)]
 Title = Annotated[str, Meta(min_length=1, max_length=TITLE_MAX_CHARS)]
+Label = Annotated[str, Meta(max_length=TITLE_MAX_CHARS)]
 Text = Annotated[str, Meta(max_length=TEXT_FIELD_MAX_CHARS)]
 Device = Annotated[str, Meta(max_length=DEVICE_MAX_CHARS)]
 Limit = Annotated[int, Meta(ge=1, le=LIST_MAX_ITEMS)]
@@ -213,7 +214,7 @@ class GroupGet(GroupCommand, tag="group.get"):
 
 
 class GroupFind(Command, tag="group.find"):
-    query: Annotated[str, Meta(max_length=TITLE_MAX_CHARS)] = ""
+    query: Label = ""
     after: str | None = None
     limit: Limit = 50
 
@@ -286,10 +287,12 @@ class ProfileGet(Command, tag="profile.get"):
 
 
 class ProfileSet(Command, tag="profile.set"):
-    nickname: Title | None = None
+    """What is given is changed; an empty string takes it away."""
+
+    nickname: Label | None = None
     avatar: Text | None = None
     bio: Text | None = None
-    status: Title | None = None
+    status: Label | None = None
     email: Text | None = None
     phone: Text | None = None
     show_online: Audience | None = None

@@ -53,10 +53,12 @@ _SETTING = f"""
     WHERE s.user = ? AND s.conv = (SELECT id FROM conversation WHERE name = ?)
 """
 _MEMBERSHIPS = f"""
-    SELECT c.name, m.role, m.since, k.last, k.ts, r.read, r.delivered,
+    SELECT c.name, m.role, m.since, h.last, h.ts, k.last, k.ts, r.read, r.delivered,
            g.title, g.avatar, g.history, {_SETTING_FIELDS}
     FROM member AS m
     JOIN conversation AS c ON c.id = m.conv
+    LEFT JOIN recent AS h
+      ON h.id = (SELECT id FROM recent WHERE conv = m.conv ORDER BY last DESC LIMIT 1)
     LEFT JOIN chunk AS k
       ON k.id = (SELECT id FROM chunk WHERE conv = m.conv ORDER BY last DESC LIMIT 1)
     LEFT JOIN mark AS r ON r.conv = m.conv AND r.user = m.user
@@ -111,7 +113,11 @@ def memberships(connection: sqlite3.Connection, user: int) -> list[Membership]:
             conv=conv,
             role=role,
             since=since,
-            head=Head(seq=seq or 0, ts=ts or 0),
+            head=max(
+                Head(seq=recent or 0, ts=recent_ts or 0),
+                Head(seq=seq or 0, ts=ts or 0),
+                key=lambda head: head.seq,
+            ),
             read=read or 0,
             delivered=delivered or 0,
             settings=None if setting[0] is None else _settings(conv, user, setting),
@@ -123,6 +129,8 @@ def memberships(connection: sqlite3.Connection, user: int) -> list[Membership]:
             conv,
             role,
             since,
+            recent,
+            recent_ts,
             seq,
             ts,
             read,
@@ -163,7 +171,7 @@ def _settings(conv: str, user: int, row: Sequence[Any]) -> Settings:
         user=user,
         muted=bool(muted),
         pinned=bool(pinned),
-        hidden=bool(hidden),
+        hidden=hidden,
         nickname=nickname,
         draft=draft,
     )
