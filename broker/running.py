@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that one may listen on but not connect to, and where to connect instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -15,6 +18,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def reachable(address: Address) -> Address:
+    """Where a client on the same machine finds what listens on `address`."""
+    return Address(EVERYWHERE.get(address.host, address.host), address.port)
 
 
 @dataclass(frozen=True, slots=True)

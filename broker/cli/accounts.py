@@ -36,11 +36,13 @@ async def accounts(directory: Directory, names: Sequence[str], *, create: bool) 
     found: dict[str, User] = {}
     for batch in _batches(names):
         found |= await directory.users_by_name(batch)
-    # Reversed, so that of several spellings the first one names the account.
-    missing = {name_key(name): name for name in reversed(names) if name_key(name) not in found}
+    missing: dict[str, str] = {}
+    for name in names:
+        if (key := name_key(name)) not in found:
+            missing.setdefault(key, name)
     if missing and not create:
-        raise Failure(f"no such user: {_listed(list(reversed(missing.values())))} (--create makes users)")
-    for batch in _batches(list(reversed(missing.values()))):
+        raise Failure(f"no such user: {_listed(list(missing.values()))} (--create makes users)")
+    for batch in _batches(list(missing.values())):
         found |= await _create(directory, batch)
     disabled = [user.name for user in found.values() if user.disabled]
     if disabled:

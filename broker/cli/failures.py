@@ -15,3 +15,10 @@ class Misconfigured(Failure):
     """The configuration cannot be used: exit code 2, as for wrong usage."""
 
     exit_code = 2
+
+
+def only_leaf(error: BaseException) -> BaseException:
+    """What one task raised, out of the groups of its nurseries; several failures stay a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from broker.cli.failures import Failure, Misconfigured
+from broker.cli.failures import Failure, Misconfigured, only_leaf
 from broker.config_sources import ConfigError
 from broker.security.secret import SecretError
 from broker.wire.errors import Refusal
@@ -62,16 +62,9 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BaseExceptionGroup as group:
-            raise _expected(_only_leaf(group)) from group
+            raise _expected(only_leaf(group)) from group
         except (ConfigError, SecretError, StoreError, Refusal, OSError) as error:
             raise _expected(error) from error
-
-
-def _only_leaf(error: BaseException) -> BaseException:
-    """Nurseries wrap what one task raised; several different failures stay a group."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _expected(error: BaseException) -> BaseException:

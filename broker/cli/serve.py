@@ -18,10 +18,7 @@ from broker.cli.failures import Failure
 from broker.cli.options import Flag, with_config
 from broker.config import Config
 from broker.config_sources import Loaded
-from broker.running import Address, Running
-
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that one may listen on but not connect to, and what to say instead."""
+from broker.running import Running, reachable
 
 FLAGS = (
     Flag("--http", ("http.host", "http.port"), "HOST:PORT", "HTTP and WebSocket. [127.0.0.1:7400]"),
@@ -85,7 +82,7 @@ class _Stop:
 
 def _greeting(config: Config, running: Running) -> str:
     secure = "s" if config.tls.cert else ""
-    http, tcp = _reachable(running.http), _reachable(running.tcp)
+    http, tcp = reachable(running.http), reachable(running.tcp)
     url = f"ws{secure}://{http}/ws"
     chat = f"{_own_name()} chat {url} --data {shlex.quote(str(config.data))} --room lobby --as"
     return "\n".join(
@@ -100,10 +97,6 @@ def _greeting(config: Config, running: Running) -> str:
             "Ctrl-C drains and stops.",
         ]
     )
-
-
-def _reachable(address: Address) -> Address:
-    return Address(EVERYWHERE.get(address.host, address.host), address.port)
 
 
 def _own_name() -> str:

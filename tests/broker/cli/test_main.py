@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from broker.cli.main import COMMANDS, LazyGroup, _expected, _only_leaf
+from broker.cli.failures import only_leaf
+from broker.cli.main import COMMANDS, LazyGroup, _expected
 from broker.config_sources import ConfigError
 from broker.wire.errors import Code, Refusal
 from storage.errors import Unavailable
@@ -99,7 +100,7 @@ def test_an_expected_failure_becomes_a_line_and_a_code_however_deep_in_nurseries
 ) -> None:
     nested = ExceptionGroup("outer", [ExceptionGroup("inner", [error])])
 
-    failure = _expected(_only_leaf(nested))
+    failure = _expected(only_leaf(nested))
 
     assert isinstance(failure, click.ClickException)
     assert failure.exit_code == code
@@ -111,7 +112,7 @@ def test_a_defect_stays_what_it_is(error: Exception) -> None:
     assert _expected(error) is error
 
     two = ExceptionGroup("two", [error, ValueError()])
-    assert _only_leaf(two) is two
+    assert only_leaf(two) is two
 
 
 def test_two_failures_at_once_are_no_single_line() -> None:
