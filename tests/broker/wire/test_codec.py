@@ -119,6 +119,11 @@ def test_an_unknown_command_is_told_apart_from_a_bad_one(codec: Codec, pack: Pac
     assert "fly" in refusal.message
 
 
+def test_a_command_that_is_named_twice_is_bad_not_unknown() -> None:
+    id, refusal = refusal_of(JSON, b'{"t":"ping","id":1,"t":"typing"}')
+    assert (id, refusal.code, refusal.field) == (1, Code.BAD_REQUEST, "t")
+
+
 @ENCODINGS
 @pytest.mark.parametrize("id", [-1, MAX_ID + 1, 2**64 - 1, 1.0, "1", None, True, [1], {"a": 1}])
 def test_an_id_that_cannot_be_echoed_is_not(codec: Codec, pack: Pack, id: object) -> None:
@@ -250,6 +255,8 @@ def test_a_wrong_value_in_any_field_is_blamed_on_that_field(
         (JSON, pack_json({**SEND, "body": {"x": math.nan}}), "invalid"),
         (MSGPACK, b"\x82\xa1x" + b"\x91" * 100_000, "nested"),
         (JSON, b'{"t":"ping","x":' + b"[" * 100_000, "nested"),
+        (MSGPACK, b"\x82\xa1t\x05\xa1x" + b"\x91" * 100_000, "nested"),
+        (MSGPACK, b"\x82\xa1t\x05\xa2id\xa1\xff", "UTF-8"),
         (MSGPACK, b"\xdf\xff\xff\xff\xff", "truncated"),
         (MSGPACK, b"\x82\xa1t\xdd\x7f\xff\xff\xff", "truncated"),
         (MSGPACK, msgpack.packb({**SEND, "t": 5})[:-1], "truncated"),
@@ -332,7 +339,7 @@ def test_the_size_of_a_body_is_that_of_its_msgpack(body: Any) -> None:
     assert body_payload(body, Limits(nesting=64)) == len(msgpack.packb(body))
 
 
-@pytest.mark.parametrize("size", [0, 31, 32, 255, 256, 65_532])
+@pytest.mark.parametrize("size", [0, 31, 32, 255, 256, 65_535, 65_536])
 @pytest.mark.parametrize("letter", ["a", "é"])
 def test_the_size_of_a_text_is_right_at_every_border(size: int, letter: str) -> None:
     text = letter * (size // len(letter.encode()))

@@ -52,6 +52,17 @@ def test_a_frame_is_kept_until_it_is_whole() -> None:
     assert framer.buffered == 2
 
 
+def test_a_frame_in_many_pieces_is_collected_in_place() -> None:
+    framer = LengthFramer(LIMIT)
+    framer.feed(packed(b"x" * 100)[:-50])
+    collected = framer._partial
+    for _ in range(49):
+        framer.feed(b"x")
+        assert framer._partial is collected
+    assert framer.feed(b"x") == [b"x" * 100]
+    assert framer._partial is None
+
+
 def test_an_empty_frame_is_for_the_codec_to_judge() -> None:
     assert LengthFramer(LIMIT).feed(packed(b"")) == [b""]
 

@@ -174,6 +174,18 @@ def test_a_frame_is_kept_until_it_is_whole() -> None:
     assert receiver.feed(stream[-1:] + frame(0x82, b"next")) == [b"x" * 200, b"next"]
 
 
+def test_a_frame_in_many_pieces_is_collected_in_place() -> None:
+    receiver = framer()
+    stream = frame(0x82, b"x" * 200)
+    receiver.feed(stream[:-50])
+    collected = receiver._partial
+    for position in range(-50, -1):
+        receiver.feed(stream[position : position + 1])
+        assert receiver._partial is collected
+    assert receiver.feed(stream[-1:]) == [b"x" * 200]
+    assert receiver._partial is None
+
+
 def test_text_messages_carry_json() -> None:
     receiver = framer(text=True)
     word = "汉字".encode()
