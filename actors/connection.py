@@ -86,7 +86,6 @@ class Connection(Outbox):
         "seen_at",
         "session",
         "session_id",
-        "user",
         "watching",
     )
 
@@ -108,7 +107,6 @@ class Connection(Outbox):
         self.framer: Framer | HttpOpening = (
             wire.framer(node.limits.frame_bytes) if wire else node.http_opening()
         )
-        self.user = 0
         self.session: Session | None = None
         self.session_id = ""
         self.device = ""
@@ -184,7 +182,7 @@ class Connection(Outbox):
         if not data:
             self._on_eof()
             return
-        self.seen_at = self.node.now()
+        self.seen_at = self.node.tick
         if self.closing:
             return  # lingering: only the end of the stream is awaited
         framer = self.framer

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from actors.faults import error_reply, unavailable
-from actors.images import Batch, Draft, Image, conversation_prefix, key_bytes
+from actors.images import Batch, Draft, conversation_prefix, key_bytes
 from actors.mailbox import Mailbox, MailboxStatistics
 from actors.memory import KeyWindow, Recent, draft_of
-from actors.wires import WIRES
+from actors.wires import WIRES, Wire
 from broker.wire.errors import Refusal
 from storage.errors import Unavailable
 from storage.records import (
@@ -118,7 +118,9 @@ class Conversation:
         )
         self._blocked: deque[tuple[Connection, Any, Rule]] = deque()
         self._waiting: dict[Connection, deque[tuple[Connection, Any, Rule]]] = {}
-        self._subscribers: tuple[dict[Outbox, None], ...] = tuple({} for _ in WIRES)
+        self._subscribers: tuple[tuple[Wire, dict[Outbox, None]], ...] = tuple(
+            [(wire, {}) for wire in WIRES]
+        )
         self._queued = False
         self._loaded = False
         self._loading = True
@@ -170,7 +172,7 @@ class Conversation:
         """Begin, or begin again, with the state from the store."""
         self._loading = False
         self._loaded = True
-        told = self.head if any(self._subscribers) else loaded.head.seq
+        told = self.head if self._has_subscribers() else loaded.head.seq
         self.head = loaded.head.seq
         self._remember(loaded)
         if told < self.head:
@@ -214,7 +216,7 @@ class Conversation:
         for connection, command, _ in self._mailbox.take():
             connection.refuse(command.id, refusal)
         self._unblock()
-        if not any(self._subscribers) and not self._waiting and not len(self._mailbox):
+        if not self._has_subscribers() and not self._waiting and not len(self._mailbox):
             self.end()
         elif len(self._mailbox):
             self._wake()
@@ -497,42 +499,52 @@ class Conversation:
 
     def _fan_out(self, drafts: list[Draft]) -> None:
         """Write the entries to every subscriber: one shared image per wire, keys to senders."""
-        batch = Batch(self.name, self._prefix, drafts, self)
-        senders = batch.senders
-        dirty = self.node.flusher.dirty
         reached = 0
-        for wire, subscribers in zip(WIRES, self._subscribers, strict=True):
-            if not subscribers:
+        batch: Batch | None = None
+        for wire, subscribers in self._subscribers:
+            count = len(subscribers)
+            if not count:
                 continue
-            reached += len(subscribers)
-            if len(subscribers) <= FEW:
-                for outbox in list(subscribers):
-                    user = outbox.user  # type: ignore[attr-defined]
-                    keyed = user in senders
-                    outbox.push(batch.keyed(wire, user) if keyed else batch.plain(wire))
-                continue
-            own = [
-                connection
-                for user in senders
-                for connection in self.node.registry.connections_of(user)
-                if connection in subscribers
-            ]
-            for connection in own:
-                connection.push(batch.keyed(wire, connection.user))
-                subscribers.pop(connection, None)
-            image: Image = batch.plain(wire)
-            slow: list[Outbox] = []
-            for outbox in subscribers:
-                if outbox.pending is None:
-                    outbox.pending = image
-                    dirty.append(outbox)
-                else:
-                    slow.append(outbox)
-            for outbox in slow:
-                outbox.push(image)
-            for connection in own:
-                self.subscribe(connection)
+            reached += count
+            if batch is None:
+                batch = Batch(self.name, self._prefix, drafts, self)
+            if count <= FEW:
+                self._write_to_few(batch, wire, subscribers)
+            else:
+                self._write_to_many(batch, wire, subscribers)
         self.node.counters.delivered += reached * len(drafts)
+
+    def _write_to_few(self, batch: Batch, wire: Wire, subscribers: dict[Outbox, None]) -> None:
+        """Look at each for being a sender; the outboxes may leave as they are written to."""
+        senders = batch.senders
+        for outbox in tuple(subscribers):
+            user = outbox.user
+            outbox.push(batch.keyed(wire, user) if user in senders else batch.plain(wire))
+
+    def _write_to_many(self, batch: Batch, wire: Wire, subscribers: dict[Outbox, None]) -> None:
+        """The loop that fan-out is made of: no call per member who is clean."""
+        own = [
+            connection
+            for user in batch.senders
+            for connection in self.node.registry.connections_of(user)
+            if connection in subscribers
+        ]
+        for connection in own:
+            connection.push(batch.keyed(wire, connection.user))
+            subscribers.pop(connection, None)
+        image = batch.plain(wire)
+        dirty = self.node.flusher.dirty.append
+        slow: list[Outbox] = []
+        for outbox in subscribers:
+            if outbox.pending is None:
+                outbox.pending = image
+                dirty(outbox)
+            else:
+                slow.append(outbox)
+        for outbox in slow:
+            outbox.push(image)
+        for connection in own:
+            self.subscribe(connection)
 
     def tell(
         self, event: object, *, besides: object = None, users: Sequence[int] | None = None
@@ -551,7 +563,7 @@ class Conversation:
         self._tell_subscribers(event, besides, ephemeral=True)
 
     def _tell_subscribers(self, event: object, besides: object, *, ephemeral: bool) -> None:
-        for wire, subscribers in zip(WIRES, self._subscribers, strict=True):
+        for wire, subscribers in self._subscribers:
             if subscribers:
                 data = wire.wrap(wire.codec.encode(event))
                 for outbox in list(subscribers):
@@ -564,13 +576,16 @@ class Conversation:
 
     # Subscribers
 
+    def _has_subscribers(self) -> bool:
+        return any(subscribers for _, subscribers in self._subscribers)
+
     def subscribe(self, connection: Connection) -> None:
         """Live entries from the next one on, unless the connection is behind here."""
         if not (connection.behind and self.name in connection.behind) and not connection.closing:
-            self._subscribers[connection.wire.index][connection] = None
+            self._subscribers[connection.wire.index][1][connection] = None
 
     def unsubscribe(self, outbox: Outbox) -> None:
-        self._subscribers[outbox.wire.index].pop(outbox, None)
+        self._subscribers[outbox.wire.index][1].pop(outbox, None)
 
     def caught_up(self, connection: Connection, seq: int, head: int) -> None:
         """A reply told the connection of everything up to `seq`: is it live again?
@@ -583,7 +598,7 @@ class Conversation:
                 self.subscribe(connection)
 
     def _all_behind(self) -> None:
-        for subscribers in self._subscribers:
+        for _, subscribers in self._subscribers:
             for outbox in list(subscribers):
                 outbox.fall_behind(self)
 
@@ -633,7 +648,7 @@ class Conversation:
             self.name,
             self.head,
             len(self.members),
-            sum(map(len, self._subscribers)),
+            sum(len(subscribers) for _, subscribers in self._subscribers),
             len(self._waiting),
             self._mailbox.statistics(),
         )

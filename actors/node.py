@@ -121,10 +121,12 @@ class Node:
         self.options = options or Options()
         self.counters = Counters()
         self.now: Callable[[], float] = trio.current_time
+        self.tick = self.now()
+        """`now()` of the latest pass of the reader or the sweeper: good enough for idleness."""
         self.now_ms: Callable[[], int] = now_ms or _wall_clock_ms
         self.started_ms = self.now_ms()
         self.flusher = Flusher()
-        self.reader = Reader(self.flusher)
+        self.reader = Reader(self)
         self.turn = Turn(self)
         self.registry = Registry(self)
         self.presence = Presence(self)

@@ -46,6 +46,7 @@ class Outbox:
         "queued_bytes",
         "send",
         "stalled",
+        "user",
         "wire",
     )
 
@@ -54,6 +55,7 @@ class Outbox:
         self.wire = wire
         self.send = send
         self.pending: bytes | Image | list[bytes | Image] | None = None
+        self.user = 0
         self.stalled = False
         self.closing = False
         self.queued_bytes = 0

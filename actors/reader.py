@@ -15,7 +15,7 @@ import trio
 
 if TYPE_CHECKING:
     from actors.connection import Connection
-    from actors.flusher import Flusher
+    from actors.node import Node
 
 EVENTS_PER_PASS = 256
 READ = select.EPOLLIN
@@ -24,12 +24,12 @@ _GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 class Reader:
-    __slots__ = ("_connections", "_epoll", "_flusher", "passes")
+    __slots__ = ("_connections", "_epoll", "_node", "passes")
 
-    def __init__(self, flusher: Flusher) -> None:
+    def __init__(self, node: Node) -> None:
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._flusher = flusher
+        self._node = node
         self.passes = 0
 
     def register(self, connection: Connection) -> None:
@@ -48,10 +48,12 @@ class Reader:
     async def run(self) -> None:
         epoll = self._epoll
         connections = self._connections
-        flusher = self._flusher
+        node = self._node
+        flusher = node.flusher
         try:
             while True:
                 await trio.lowlevel.wait_readable(epoll.fileno())
+                node.tick = node.now()
                 for fd, events in epoll.poll(0, EVENTS_PER_PASS):
                     connection = connections.get(fd)
                     if connection is None:

@@ -26,7 +26,7 @@ async def run_sweeper(node: Node) -> None:
     next_silence = next_passivation = node.now()
     while True:
         await trio.sleep(PERIOD_S)
-        now = node.now()
+        now = node.tick = node.now()
         sweep_openings(node, now)
         sweep_stalled(node, now)
         sweep_lingering(node, now)
