@@ -36,12 +36,7 @@ async def open_sqlite(
     with ExitStack() as held:
         writing, reading = await trio.to_thread.run_sync(_open, path, readers, exclusive, held)
         appender = Appender()
-        writer = Writer(
-            writing,
-            # Beside another process that may append, nothing is known across transactions.
-            fresh=_nothing if exclusive else appender.forget,
-            forget=appender.forget,
-        )
+        writer = Writer(writing, appender, alone=exclusive)
         pool = Readers(reading)
         try:
             yield SqliteStore(writer, pool, appender)
@@ -84,7 +79,3 @@ def _naming(path: Path) -> Iterator[None]:
         raise Unavailable(message if str(path) in message else f"{path}: {message}") from error
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"{path}: cannot be opened: {error}") from error
-
-
-def _nothing() -> None:
-    pass

@@ -8,26 +8,20 @@ transaction fails.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from storage.interfaces import name_key
 from storage.names import direct_users, group_conv
 from storage.records import Append, Commit, Group, Member, Revision, Settings
-from storage.sqlite.chunks import (
-    CHUNK_MAX_BYTES,
-    CHUNK_MAX_ENTRIES,
-    pack,
-    split,
-    unpack,
-)
+from storage.sqlite.chunks import CHUNK_MAX_BYTES, CHUNK_MAX_ENTRIES, split
+from storage.sqlite.pieces import Piece, Pieces
 from storage.sqlite.rows import Insert, text_list
 
 KNOWN_CONVERSATIONS_MAX = 100_000
 """About 20 MB. When more are in use all are forgotten, which costs one lookup each."""
 
 _CONVERSATIONS = Insert("conversation (id, name)", 2)
-_CHUNKS = Insert("chunk (conv, first, last, ts, data)", 5)
 _MEMBERS = Insert(
     "member (user, conv, role, since)",
     4,
@@ -40,7 +34,9 @@ _MARKS = Insert(
     " delivered = max(delivered, excluded.delivered)",
 )
 _KNOWN = """
-    SELECT j.value, c.id, (SELECT max(last) FROM chunk WHERE conv = c.id)
+    SELECT j.value, c.id, max(
+        coalesce((SELECT max(last) FROM chunk WHERE conv = c.id), 0),
+        coalesce((SELECT max(last) FROM recent WHERE conv = c.id), 0))
     FROM json_each(?) AS j JOIN conversation AS c ON c.name = j.value
 """
 _GROUP_FIELDS = tuple(name for name in Group.__struct_fields__ if name != "id")
@@ -63,10 +59,16 @@ class Appender:
     def __init__(self) -> None:
         self._known: dict[str, list[int]] = {}
         """Conversation: its number in the database and its head."""
+        self._pieces = Pieces()
 
     def forget(self) -> None:
         """Trust nothing that is remembered."""
         self._known.clear()
+        self._pieces.forget()
+
+    def chore(self) -> Callable[[sqlite3.Connection], None] | None:
+        """What should be done between two transactions, if anything."""
+        return self._pieces.merge if self._pieces.merge_is_due else None
 
     def commit(self, connection: sqlite3.Connection, commit: Commit) -> None:
         """Apply all of it. Raises `ValueError` where it does not fit what is stored."""
@@ -74,7 +76,10 @@ class Appender:
         if commit.appends:
             self._append(connection, commit.appends)
         for revision in commit.revisions:
-            self._revise(connection, revision)
+            conv, seq = revision.conv, revision.seq
+            number = numbers[conv][0]
+            if seq < 1 or not self._pieces.revise(connection, number, seq, revision.payload):
+                raise ValueError(f"{conv}: no entry {seq} to revise")
         for group in commit.groups:
             _put_group(connection, group, numbers[group_conv(group.id)][0])
         self._change_members(connection, commit)
@@ -97,7 +102,7 @@ class Appender:
                 known.clear()
                 missing = set(convs)
             for name, number, head in connection.execute(_KNOWN, (text_list(missing),)):
-                known[name] = [number, head or 0]
+                known[name] = [number, head]
             new = sorted(conv for conv in missing if conv not in known)
             if new:
                 self._number(connection, new)
@@ -115,7 +120,7 @@ class Appender:
 
     def _append(self, connection: sqlite3.Connection, appends: list[Append]) -> None:
         known = self._known
-        rows: list[tuple[int, int, int, int, bytes]] = []
+        pieces: list[Piece] = []
         begun = []
         for append in appends:
             conv, first, payloads = append.conv, append.first, append.payloads
@@ -128,35 +133,16 @@ class Appender:
             if head == 0:
                 begun.append(conv)
             place[1] = head + len(payloads)
-            data = pack(payloads) if len(payloads) <= CHUNK_MAX_ENTRIES else b""
-            if data and len(data) <= CHUNK_MAX_BYTES:
-                rows.append((number, first, place[1], append.ts, data))
+            data = b"".join(payloads)
+            if len(payloads) <= CHUNK_MAX_ENTRIES and len(data) <= CHUNK_MAX_BYTES:
+                pieces.append((number, first, place[1], append.ts, data))
             else:
-                rows += [(number, a, b, append.ts, part) for a, b, part in split(first, payloads)]
-        _CHUNKS.run(connection, rows)
+                pieces += [(number, a, b, append.ts, part) for a, b, part in split(first, payloads)]
+        self._pieces.insert(connection, pieces)
         members = [
             (user, known[conv][0], "member", 0) for conv in begun for user in direct_users(conv)
         ]
         _MEMBERS.run(connection, members)
-
-    def _revise(self, connection: sqlite3.Connection, revision: Revision) -> None:
-        conv, seq = revision.conv, revision.seq
-        row = connection.execute(
-            "SELECT id, conv, first, last, ts, data FROM chunk"
-            " WHERE conv = ? AND last >= ? ORDER BY last LIMIT 1",
-            (self._known[conv][0], seq),
-        ).fetchone()
-        if row is None or seq < 1:
-            raise ValueError(f"{conv}: no entry {seq} to revise")
-        id_, number, first, last, ts, data = row
-        payloads = unpack(data)
-        payloads[seq - first] = revision.payload
-        data = pack(payloads)
-        if len(data) <= CHUNK_MAX_BYTES or first == last:
-            connection.execute("UPDATE chunk SET data = ? WHERE id = ?", (data, id_))
-        else:
-            connection.execute("DELETE FROM chunk WHERE id = ?", (id_,))
-            _CHUNKS.run(connection, [(number, a, b, ts, d) for a, b, d in split(first, payloads)])
 
     def _change_members(self, connection: sqlite3.Connection, commit: Commit) -> None:
         known = self._known

@@ -1,6 +1,7 @@
-"""Chunks: runs of payloads as one msgpack array, cut to a bounded size. Pure functions.
+"""Chunks: runs of payloads, one after the other, cut to a bounded size. Pure functions.
 
-The array is made and taken apart without decoding any payload.
+Put behind an array's header a chunk is a msgpack array, so it is taken apart without decoding any
+payload, and two chunks are joined by joining their bytes.
 """
 
 from __future__ import annotations
@@ -11,20 +12,15 @@ import msgspec
 
 CHUNK_MAX_ENTRIES = 256
 CHUNK_MAX_BYTES = 256 * 1024
-"""What reading a single entry may cost at worst; one payload may still be longer."""
+"""What reading a single entry may cost at worst (twice the entries in a merged chunk). One payload
+may still be longer."""
 
-_HEADERS = [msgspec.msgpack.encode([None] * n)[:-n] for n in range(1, CHUNK_MAX_ENTRIES + 1)]
 _decode = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
-def pack(payloads: Sequence[bytes]) -> bytes:
-    """1 to `CHUNK_MAX_ENTRIES` payloads as one msgpack array."""
-    return _HEADERS[len(payloads) - 1] + b"".join(payloads)
-
-
-def unpack(data: bytes) -> list[bytes]:
-    """The payloads of a chunk."""
-    return [bytes(raw) for raw in _decode(data)]
+def unpack(count: int, data: bytes) -> list[bytes]:
+    """The `count` payloads of a chunk."""
+    return [bytes(raw) for raw in _decode(b"\xdd" + count.to_bytes(4, "big") + data)]
 
 
 def split(first: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
@@ -33,7 +29,7 @@ def split(first: int, payloads: Sequence[bytes]) -> Iterator[tuple[int, int, byt
     for index, payload in enumerate(payloads):
         full = index - start == CHUNK_MAX_ENTRIES or size + len(payload) > CHUNK_MAX_BYTES
         if full and index > start:
-            yield first + start, first + index - 1, pack(payloads[start:index])
+            yield first + start, first + index - 1, b"".join(payloads[start:index])
             start, size = index, 0
         size += len(payload)
-    yield first + start, first + len(payloads) - 1, pack(payloads[start:])
+    yield first + start, first + len(payloads) - 1, b"".join(payloads[start:])

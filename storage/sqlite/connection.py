@@ -18,7 +18,10 @@ APPLICATION_ID = 0x5061726C
 BUSY_TIMEOUT_MS = 5_000
 """How long to wait for another process (`parley user`, a backup) to finish its transaction."""
 
-CHECKPOINT_PAGES = 4_000
+PAGE_BYTES = 8_192
+"""Of a new file."""
+
+CHECKPOINT_PAGES = 2_000
 """The log is folded into the file when it has this many pages (16 MB): about 10 ms of work, and
 rarely enough that pages which change in every commit are folded once for many."""
 
@@ -65,6 +68,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     """
     connection = _connect(path, WRITER_CACHE_KIB)
     try:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

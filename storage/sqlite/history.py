@@ -11,25 +11,34 @@ from storage.sqlite.rows import text_list
 
 _NO_END = 2**62
 
-_UPWARDS = """
-    SELECT first, last, data FROM chunk
-    WHERE conv = (SELECT id FROM conversation WHERE name = ?) AND last > ? ORDER BY last
+_CONV = "(SELECT id FROM conversation WHERE name = ?1)"
+
+# Each of the two tables is in order by its index; SQLite merges them as it goes, without a sort.
+_UPWARDS = f"""
+    SELECT first, last, data FROM chunk WHERE conv = {_CONV} AND last > ?2
+    UNION ALL
+    SELECT first, last, data FROM recent WHERE conv = {_CONV} AND last > ?2
+    ORDER BY last
 """
-_DOWNWARDS = """
-    SELECT first, last, data FROM chunk
-    WHERE conv = (SELECT id FROM conversation WHERE name = ?1)
-      AND last <= coalesce((
-          SELECT min(last) FROM chunk
-          WHERE conv = (SELECT id FROM conversation WHERE name = ?1) AND last >= ?2 - 1
-      ), ?2)
+_LAST_NEEDED = f"""(
+    SELECT min(coalesce((SELECT min(last) FROM chunk WHERE conv = {_CONV} AND last >= ?2), ?3),
+               coalesce((SELECT min(last) FROM recent WHERE conv = {_CONV} AND last >= ?2), ?3))
+)"""
+_DOWNWARDS = f"""
+    SELECT first, last, data FROM chunk WHERE conv = {_CONV} AND last <= {_LAST_NEEDED}
+    UNION ALL
+    SELECT first, last, data FROM recent WHERE conv = {_CONV} AND last <= {_LAST_NEEDED}
     ORDER BY last DESC
 """
-_HEADS = """
-    SELECT j.value, k.last, k.ts
+_NEWEST = "ORDER BY last DESC LIMIT 1"
+_HEADS = f"""
+    SELECT j.value, max(coalesce(r.last, 0), coalesce(k.last, 0)),
+           CASE WHEN coalesce(r.last, 0) > coalesce(k.last, 0) THEN r.ts ELSE k.ts END
     FROM json_each(?) AS j
     JOIN conversation AS c ON c.name = j.value
-    JOIN chunk AS k
-      ON k.id = (SELECT id FROM chunk WHERE conv = c.id ORDER BY last DESC LIMIT 1)
+    LEFT JOIN recent AS r ON r.id = (SELECT id FROM recent WHERE conv = c.id {_NEWEST})
+    LEFT JOIN chunk AS k ON k.id = (SELECT id FROM chunk WHERE conv = c.id {_NEWEST})
+    WHERE r.last OR k.last
 """
 
 
@@ -59,7 +68,7 @@ def _oldest(
     for first, last, data in rows:
         if first >= end:
             break
-        payloads = unpack(data)
+        payloads = unpack(last + 1 - first, data)
         found += payloads[max(0, after + 1 - first) : min(last + 1, end) - first]
         if len(found) >= limit:
             break
@@ -70,9 +79,9 @@ def _oldest(
 def _newest(connection: sqlite3.Connection, conv: str, end: int, limit: int) -> list[bytes]:
     parts: list[list[bytes]] = []
     count = 0
-    rows = connection.execute(_DOWNWARDS, (conv, end))
+    rows = connection.execute(_DOWNWARDS, (conv, end - 1, _NO_END))
     for first, last, data in rows:
-        payloads = unpack(data)[: max(0, min(last + 1, end) - first)]
+        payloads = unpack(last + 1 - first, data)[: max(0, min(last + 1, end) - first)]
         parts.append(payloads)
         count += len(payloads)
         if count >= limit:

@@ -6,12 +6,13 @@ ends only when it is told to, with all accepted calls done. Knows nothing of wha
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -21,28 +22,35 @@ from storage.sqlite.hop import Call, Calls
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 WAITING_WRITES_MAX = 4_096
 JOINED_WRITES_MAX = 256
 """Calls in one transaction: enough to share the cost of a sync, few enough to stay short."""
 
 
+class Remembered(Protocol):
+    """What is remembered in the writer's thread from one transaction to the next."""
+
+    def forget(self) -> None:
+        """A transaction did not come to its end: what was learnt in it is worthless."""
+
+    def chore(self) -> Callable[[sqlite3.Connection], None] | None:
+        """Work of a transaction of its own that is due now, for which nobody waits."""
+
+
 class Writer:
     """Runs writes in group commits on its own connection.
 
-    `forget` is called in the thread whenever a transaction did not come to its end: what was
-    remembered from inside it is worthless. `fresh` is called when a transaction begins.
+    Unless `alone`, another process may write too, and nothing is remembered across transactions.
     """
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        fresh: Callable[[], None],
-        forget: Callable[[], None],
+        self, connection: sqlite3.Connection, remembered: Remembered, *, alone: bool
     ) -> None:
         self._connection = connection
-        self._fresh = fresh
-        self._forget = forget
+        self._remembered = remembered
+        self._alone = alone
         self._calls = Calls("writer", WAITING_WRITES_MAX)
         self._thread = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
         self._thread.start()
@@ -75,13 +83,22 @@ class Writer:
             if batch:
                 self._transaction(batch)
                 self._calls.hand_back(batch)
+                self._do_chore()
+
+    def _do_chore(self) -> None:
+        if chore := self._remembered.chore():
+            call = Call(chore)
+            self._transaction([call])
+            if call.error is not None:
+                _log.warning("a chore of the store failed, to be tried later: %s", call.error)
 
     def _transaction(self, batch: list[Call[Any]]) -> None:
         connection = self._connection
         try:
             with translated("begin a transaction"):
                 connection.execute("BEGIN IMMEDIATE")
-            self._fresh()
+            if not self._alone:
+                self._remembered.forget()
             if len(batch) == 1:
                 batch[0].result = self._do(batch[0])
             else:
@@ -110,14 +127,14 @@ class Writer:
             raise
         except Exception as error:  # noqa: BLE001 - delivered to the one who asked
             call.error = error
-            self._forget()
+            self._remembered.forget()
             with translated("write"):
                 connection.execute("ROLLBACK TO call")
         with translated("write"):
             connection.execute("RELEASE call")
 
     def _roll_back(self) -> None:
-        self._forget()
+        self._remembered.forget()
         # SQLite has often rolled back by itself; if this fails too, BEGIN will tell.
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):

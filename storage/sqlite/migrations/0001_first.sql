@@ -4,8 +4,7 @@ CREATE TABLE conversation (
     name TEXT NOT NULL UNIQUE
 );
 
--- What one commit appended to one conversation: entries first..last as a msgpack array of payloads.
--- A rowid table, so that a commit over many conversations fills neighbouring pages.
+-- Entries first..last of a conversation: their payloads, msgpack each, one after the other.
 CREATE TABLE chunk (
     id    INTEGER PRIMARY KEY,
     conv  INTEGER NOT NULL,
@@ -15,6 +14,19 @@ CREATE TABLE chunk (
     data  BLOB NOT NULL
 );
 CREATE UNIQUE INDEX chunk_place ON chunk (conv, last);
+
+-- Small chunks as they come, until enough have gathered to be merged into `chunk`. What a commit
+-- costs is the pages it touches: here they are few and the same ones, in the large table's index
+-- one per conversation.
+CREATE TABLE recent (
+    id    INTEGER PRIMARY KEY,
+    conv  INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last  INTEGER NOT NULL,
+    ts    INTEGER NOT NULL,
+    data  BLOB NOT NULL
+);
+CREATE UNIQUE INDEX recent_place ON recent (conv, last);
 
 CREATE TABLE talk_group (
     id         INTEGER PRIMARY KEY,
