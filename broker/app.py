@@ -45,6 +45,7 @@ async def run(
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = load_secret(config.data)
     async with open_sqlite(config.database, exclusive=True) as store:
+        _settle_memory()
         await serve(config, store, secret, task_status=task_status)
 
 
@@ -88,7 +89,6 @@ async def serve(
                     tcp=_listen(listeners, tcp, config.tcp.host, config.tcp.port),
                     stop=stop.set,
                 )
-                _settle_memory()
                 task_status.started(running)
                 await stop.wait()
                 listeners.cancel_scope.cancel()

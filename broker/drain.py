@@ -58,5 +58,5 @@ async def finish(node: Node) -> None:
 
 async def _until(done: Callable[[], bool]) -> None:
     # Asked for only once in a life; an event would have to be thought of with every answer.
-    while not done():
-        await trio.sleep(LOOK_AGAIN_S)  # noqa: ASYNC110
+    while not done():  # noqa: ASYNC110
+        await trio.sleep(LOOK_AGAIN_S)
