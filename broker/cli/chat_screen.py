@@ -97,7 +97,8 @@ class Pipe:
     interactive = False
 
     def __init__(self) -> None:
-        self._closed = trio.CancelScope()
+        self._closed = False
+        self._waiting: trio.CancelScope | None = None
 
     def shown(self) -> AbstractContextManager[object]:
         """Nothing to prepare."""
@@ -112,9 +113,9 @@ class Pipe:
 
     async def lines(self, typed: Callable[[], None]) -> AsyncIterator[str]:
         """The lines of standard input, until its end or `close`."""
-        while True:
+        while not self._closed:
             line = ""
-            with self._closed:
+            with trio.CancelScope() as self._waiting:
                 line = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)
             if not line:
                 return
@@ -122,7 +123,9 @@ class Pipe:
 
     def close(self) -> None:
         """Wait for no more lines; a thread that waits for one ends with the process."""
-        self._closed.cancel()
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
 def _read_line() -> str:

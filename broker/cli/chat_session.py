@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import trio
 from rich.text import Text
@@ -146,8 +145,8 @@ class Chat:
 
     async def with_user(self, name: str) -> None:
         """Open the conversation with the user of that name."""
-        profile = _profile(await self._client.command("user.get", name=name))
-        low, high = sorted((int(profile["id"]), self._client.user))
+        profile = await self._client.command("user.get", name=name)
+        low, high = sorted((int(profile["user"]), self._client.user))
         await self._open(f"d/{low}/{high}", name)
 
     async def _open(self, conv: str, title: str) -> None:
@@ -247,7 +246,7 @@ class Chat:
     async def _name(self, user: int) -> str:
         if user not in self._names:
             try:
-                profile = _profile(await self._client.user_profile(user))
+                profile = await self._client.user_profile(user)
                 self._names[user] = clean(str(profile.get("nickname") or profile["name"]))
             except CommandError:
                 self._names[user] = f"user {user}"
@@ -295,8 +294,3 @@ class Chat:
 
     def _note(self, text: str) -> None:
         self._screen.show(Text(f"* {clean(text)}", style="dim"))
-
-
-def _profile(answer: dict[str, Any]) -> dict[str, Any]:
-    inner = answer.get("user")
-    return inner if isinstance(inner, dict) else answer

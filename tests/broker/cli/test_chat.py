@@ -1,0 +1,191 @@
+"""`parley chat`: through a pipe, in a terminal, and line by line."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.cli.chat_lines import line_of
+from broker.cli.chat_screen import clean
+from broker.client import Message
+from tests.broker.cli.running import TIMEOUT_S, Broker, clean_environment, parley
+from tests.broker.cli.running import broker as running_broker
+
+NAMES = {5: "ann", 9: "bob"}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for all; each test has its own people."""
+    with running_broker(tmp_path_factory.mktemp("chat") / "data") as running:
+        yield running
+
+
+def chat(broker: Broker, name: str, *arguments: str, stdin: str) -> list[str]:
+    """What a chat through a pipe shows, without the times."""
+    whom = ("--data", broker.data, "--as", name)
+    done = parley("chat", broker.url, *whom, *arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [re.sub(r"^\d\d:\d\d ", "", line) for line in done.stdout.splitlines()]
+
+
+def test_what_one_sends_the_other_reads(broker: Broker) -> None:
+    sent = chat(broker, "ann", "--with", "bob", stdin="hello\nwörld 😀\n")
+    read = chat(broker, "bob", "--with", "ann", stdin="")
+
+    assert [line for line in sent if line[0] != "*"] == ["ann: hello", "ann: wörld 😀"]
+    assert [line for line in read if line[0] != "*"] == ["ann: hello", "ann: wörld 😀"]
+
+
+def test_a_room_is_made_by_the_first_and_found_by_the_next(broker: Broker) -> None:
+    first = chat(broker, "cleo", "--room", "the lobby", stdin="anybody here?\n")
+    second = chat(broker, "dave", "--room", "the lobby", stdin="/who\nme\n/rooms\n")
+
+    assert "cleo: anybody here?" in first
+    assert "cleo: anybody here?" in second
+    assert "dave: me" in second
+    assert "* cleo  offline" in second
+    assert any(line.startswith("* g/") and "the lobby" in line for line in second)
+
+
+def test_help_and_mistakes_are_answered(broker: Broker) -> None:
+    lines = chat(broker, "eve", stdin="/help\n/nonsense\nto nobody\n")
+
+    assert any("/join ROOM" in line for line in lines)
+    assert "* no such command: /nonsense; /help lists them" in lines
+    assert "* no conversation is open: /join ROOM or /with NAME" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--token", "nonsense"], "token"),
+        (["--as", "x", "--data", "/nowhere/at/all"], "does not exist"),
+        ([], "who are you"),
+    ],
+)
+def test_who_cannot_chat_is_told_why_in_a_line(
+    broker: Broker, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    done = parley("chat", broker.url, *arguments)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_broker_at_the_address_is_told_in_a_line(tmp_path: Path) -> None:
+    done = parley("chat", "ws://127.0.0.1:1/ws", "--token", "x")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+class Typist:
+    """Somebody at a terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        ours, theirs = pty.openpty()
+        self.screen = ""
+        self._terminal = ours
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "broker.cli", "chat", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            close_fds=True,
+            env=clean_environment() | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        )
+        os.close(theirs)
+
+    def types(self, text: str) -> None:
+        os.write(self._terminal, text.encode())
+
+    def sees(self, text: str) -> bool:
+        """Wait until it is on the screen."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while text not in self.screen and time.monotonic() < deadline:
+            if select.select([self._terminal], [], [], 0.1)[0]:
+                try:
+                    self.screen += os.read(self._terminal, 65536).decode(errors="replace")
+                except OSError:
+                    break
+        return text in self.screen
+
+    def leaves(self) -> int:
+        """Ctrl-D; the exit code."""
+        self.types("\x04")
+        self.sees("no such text, but read what is left")
+        return self.process.wait(timeout=TIMEOUT_S)
+
+
+def test_at_a_terminal_one_sees_others_come_type_and_speak(broker: Broker) -> None:
+    arguments = (broker.url, "--data", broker.data, "--room", "pty")
+    ann = Typist(*arguments, "--as", "ann")
+    try:
+        assert ann.sees("0 online")
+        bob = Typist(*arguments, "--as", "bob")
+        try:
+            assert ann.sees("bob is online")
+            bob.types("hello from b")
+            assert ann.sees("bob is typing")
+            bob.types("ob\r")
+            assert ann.sees("hello from bob")
+            assert bob.leaves() == 0
+        finally:
+            bob.process.kill()
+        assert ann.sees("bob went offline")
+        assert ann.leaves() == 0
+    finally:
+        ann.process.kill()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "more", "line"),
+    [
+        ("text", "hi", {}, "ann: hi"),
+        ("text", "hi", {"edited_ts": 7}, "ann: hi (edited)"),
+        ("text", None, {"recalled": True}, "* ann took this message back"),
+        ("file", {"name": "a.pdf"}, {}, "ann: [file a.pdf]"),
+        ("custom", {"x": 1}, {}, "ann: [custom]"),
+        ("edit", "ho", {"ref": 3}, "* ann changed 3 to: ho"),
+        ("recall", None, {"ref": 3}, "* ann took 3 back"),
+        ("pin", None, {"ref": 3}, "* ann pinned 3"),
+        ("unpin", None, {"ref": 3}, "* ann unpinned 3"),
+        ("react", {"emoji": "👍", "on": True}, {"ref": 3}, "* ann reacted to 3 with 👍"),
+        ("react", {"emoji": "👍", "on": False}, {"ref": 3}, "* ann no longer reacts to 3 with 👍"),
+        ("system", {"event": "joined", "users": [5], "by": 5}, {}, "* ann joined"),
+        ("system", {"event": "joined", "users": [9, 8], "by": 5}, {}, "* ann joined: bob, user 8"),
+        ("of the future", 1, {}, "* ann (of the future)"),
+    ],
+)
+def test_every_kind_of_entry_has_its_line(
+    kind: str, body: object, more: dict[str, int], line: str
+) -> None:
+    entry = Message("g/1", 4, 5, 0, kind, body, **more)  # type: ignore[arg-type]
+
+    assert line_of(entry, NAMES, own=9).plain[6:] == line
+
+
+@given(st.text())
+def test_nothing_that_others_write_can_steer_the_terminal(text: str) -> None:
+    entry = Message("g/1", 4, 5, 0, "text", text)
+
+    shown = line_of(entry, NAMES, own=9).plain
+
+    assert not set(shown) & set(map(chr, [*range(32), *range(127, 160), 0x202E, 0x2066, 0x2028]))
+
+
+def test_joined_emoji_stay_joined() -> None:
+    family = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}"
+
+    assert clean(family) == family
