@@ -1,0 +1,30 @@
+"""Errors out of a nursery as they were raised, where there is only one to tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Around a nursery: a group that holds one error (cancellations aside) becomes that error.
+
+    So `async with connect(...)` raises what its block raised, as if there were no nursery in it.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, errors = group.split(trio.Cancelled)
+        if errors is None or len(errors.exceptions) != 1:
+            raise
+        only = errors.exceptions[0]
+        # Raised bare, its own cause and context stay, and the group is no part of them.
+        context = only.__context__
+        try:
+            raise only
+        finally:
+            only.__context__ = context
+            del only, group

@@ -1,0 +1,1 @@
+"""Replays recorded chat rooms through a broker and proves what came of it."""
