@@ -21,7 +21,7 @@ from actors.parking import Parking
 from actors.reader import READ, WRITE
 from actors.tls import TlsSocket
 from actors.wires import WIRES, WS_JSON, Wire
-from broker.wire.codec import BadCommand
+from broker.wire.codec import UNDECODABLE, BadCommand
 from broker.wire.commands import Command
 from broker.wire.errors import CLOSE_STATUS, RECONNECT, ByeCode, Code, FrameError, Refusal
 from broker.wire.framing import Framer
@@ -192,18 +192,17 @@ class Connection(Outbox):
             self._dispatch(framer.feed(data))  # type: ignore[arg-type]
 
     def _dispatch(self, frames: list[bytes]) -> None:
-        decode = self.wire.codec.decode
+        codec = self.wire.codec
+        decode = codec.decode_good
+        in_flight_max = self.node.limits.in_flight
         rest = iter(frames)
         for frame in rest:
             try:
                 command = decode(frame)
-            except BadCommand as bad:
-                self.in_flight += 1
-                self.refuse(bad.id, bad.refusal)
+            except UNDECODABLE:
+                if not self._on_undecodable(frame):
+                    return
                 continue
-            except FrameError as error:
-                self._on_bad_frame(error)
-                return
             self.in_flight += 1
             handler = self._table.get(type(command))
             if handler is None:
@@ -216,7 +215,7 @@ class Connection(Outbox):
             except Exception:  # noqa: BLE001 - the supervisor
                 self.node.counters.crashes += 1
                 self.refuse(command.id, defect(f"command {type(command).__name__}"))
-            if self.in_flight >= self.node.limits.in_flight:
+            if self.in_flight >= in_flight_max:
                 self._held |= HELD_BY_FLIGHT
             if self._held:
                 self._backlog = [*rest, *(self._backlog or ())]
@@ -232,6 +231,18 @@ class Connection(Outbox):
             self._on_bad_frame(framer.error)  # type: ignore[union-attr]
         elif framer.ended:  # type: ignore[union-attr]
             self._close_when_sent()
+
+    def _on_undecodable(self, frame: bytes) -> bool:
+        """Find out what is wrong; False if the stream ends here."""
+        try:
+            self.wire.codec.decode(frame)
+        except BadCommand as bad:
+            self.in_flight += 1
+            self.refuse(bad.id, bad.refusal)
+        except FrameError as error:
+            self._on_bad_frame(error)
+            return False
+        return True
 
     def _refuse_state(self, command: Command) -> None:
         if self.session is None:
@@ -376,7 +387,13 @@ class Connection(Outbox):
 
     def answer(self, reply: object) -> None:
         """Any reply."""
-        self.answer_all([reply])
+        self.in_flight -= 1
+        if self.closing:
+            return
+        data = self.wire.codec.encode(reply)
+        self.push(self.wire.header(len(data)) + data)
+        if self._held or self._eof:
+            self._answered()
 
     def answer_all(self, replies: list[object]) -> None:
         """Encode and write replies, and account for the commands that they answer."""
@@ -390,6 +407,11 @@ class Connection(Outbox):
             data = encode(reply)
             parts += (header(len(data)), data)
         self.push(b"".join(parts))
+        if self._held or self._eof:
+            self._answered()
+
+    def _answered(self) -> None:
+        """A connection that waits for its answers may have had enough of them."""
         if self._held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
             self.release(HELD_BY_FLIGHT)
         if self._eof and not self.in_flight:

@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from actors.faults import error_reply, unavailable
-from actors.images import Batch, Draft, conversation_prefix, key_bytes
+from actors.images import (
+    Batch,
+    Draft,
+    conversation_prefix,
+    key_bytes,
+    pair_of_images,
+)
 from actors.mailbox import Mailbox, MailboxStatistics
 from actors.memory import KeyWindow, Recent, draft_of
 from actors.wires import WIRES, Wire
+from broker.wire.codec import JSON
 from broker.wire.errors import Refusal
+from broker.wire.replies import Sent
 from storage.errors import Unavailable
 from storage.records import (
     MESSAGE_KINDS,
@@ -143,8 +151,11 @@ class Conversation:
 
     def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
         """Put a command in the mailbox; False if it is full."""
-        if not self._mailbox.put((connection, command, rule)):
+        items = self._mailbox.items
+        if len(items) >= self._mailbox.limit:
+            self._mailbox.refused += 1
             return False
+        items.append((connection, command, rule))
         if not self._queued:
             self._wake()
         return True
@@ -465,6 +476,11 @@ class Conversation:
 
     def _reply(self, answers: list[tuple[Connection, int, object]]) -> None:
         """Answers in order; those that follow each other on one connection are written at once."""
+        if len(answers) == 1:
+            connection, command_id, reply = answers[0]
+            if type(reply) is Sent:
+                connection.answer(reply)
+                return
         last: Connection | None = None
         replies: list[object] = []
         for connection, command_id, reply in answers:
@@ -499,6 +515,9 @@ class Conversation:
 
     def _fan_out(self, drafts: list[Draft]) -> None:
         """Write the entries to every subscriber: one shared image per wire, keys to senders."""
+        if len(drafts) == 1:
+            self._fan_out_one(drafts[0])
+            return
         reached = 0
         batch: Batch | None = None
         for wire, subscribers in self._subscribers:
@@ -513,6 +532,29 @@ class Conversation:
             else:
                 self._write_to_many(batch, wire, subscribers)
         self.node.counters.delivered += reached * len(drafts)
+
+    def _fan_out_one(self, draft: Draft) -> None:
+        """A batch of one, to few: what most direct conversations do in most turns."""
+        sender = draft[2]
+        reached = 0
+        for wire, subscribers in self._subscribers:
+            count = len(subscribers)
+            if not count:
+                continue
+            reached += count
+            if count > FEW or wire.codec is JSON:
+                batch = Batch(self.name, self._prefix, [draft], self)
+                self._write_to_many(batch, wire, subscribers)
+                continue
+            plain, keyed = pair_of_images(wire, self._prefix, draft, self)
+            for outbox in tuple(subscribers):
+                image = keyed if outbox.user == sender else plain
+                if outbox.pending is None:
+                    outbox.pending = image
+                    self.node.flusher.dirty.append(outbox)
+                else:
+                    outbox.push(image)
+        self.node.counters.delivered += reached
 
     def _write_to_few(self, batch: Batch, wire: Wire, subscribers: dict[Outbox, None]) -> None:
         """Look at each for being a sender; the outboxes may leave as they are written to."""

@@ -103,6 +103,20 @@ class Batch:
         ]
 
 
+def pair_of_images(wire: Wire, prefix: bytes, draft: Draft, source: object) -> tuple[Image, Image]:
+    """A single entry without its key, and with it. For the msgpack wires only."""
+    payload = draft[0]
+    cut = draft[1]
+    fields = payload[0] & 15
+    pairs = prefix + payload[1:]
+    size = len(pairs) + 1
+    keyed = Image(wire.header(size) + _MAP_HEADER[fields + 2] + pairs, source)
+    if not cut:
+        return keyed, keyed
+    plain = wire.header(size - cut) + _MAP_HEADER[fields + 1] + pairs[:-cut]
+    return Image(plain, source), keyed
+
+
 def message_event(conv: str, payload: bytes, user: int) -> dict[str, object]:
     """A stored payload as the `msg` event that `user` may see."""
     return {"t": "msg", "conv": conv, **public_entry(decode_entry(payload), user)}

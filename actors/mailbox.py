@@ -20,33 +20,35 @@ class MailboxStatistics(Struct, frozen=True):
 
 
 class Mailbox(Generic[T]):
-    __slots__ = ("_items", "_limit", "_refused")
+    """`items`, `limit` and `refused` are public for the one place that puts once per message."""
+
+    __slots__ = ("items", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
-        self._items: list[T] = []
-        self._limit = limit
-        self._refused = 0
+        self.items: list[T] = []
+        self.limit = limit
+        self.refused = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def put(self, item: T) -> bool:
         """Add at the end; False if the mailbox is full, and nothing is kept."""
-        if len(self._items) >= self._limit:
-            self._refused += 1
+        if len(self.items) >= self.limit:
+            self.refused += 1
             return False
-        self._items.append(item)
+        self.items.append(item)
         return True
 
     def put_back(self, items: list[T]) -> None:
         """Return items that were taken before to the front, in order; the limit was met then."""
-        self._items[:0] = items
+        self.items[:0] = items
 
     def take(self) -> list[T]:
         """Everything that waits, in order."""
-        items = self._items
-        self._items = []
+        items = self.items
+        self.items = []
         return items
 
     def statistics(self) -> MailboxStatistics:
-        return MailboxStatistics(len(self._items), self._limit, self._refused)
+        return MailboxStatistics(len(self.items), self.limit, self.refused)

@@ -29,6 +29,8 @@ Known = tuple[int, int, int]
 
 def digest(kind: str, body: Any, ref: int, reply_to: int, mentions: list[int] | None) -> int:
     """Tells whether a key is used again with another body. Good in this process only."""
+    if kind == "text" and not (ref or reply_to or mentions) and type(body) is str:
+        return hash(body) or 1
     if type(body) is not str and body is not None:
         body = _pack(body)
     return hash((kind, body, ref, reply_to, tuple(mentions) if mentions else None)) or 1
@@ -52,8 +54,12 @@ class KeyWindow:
     def find(self, sender: int, key: str, what: int) -> Known | None:
         """The entry that this key made, if any. Refuses a key that was used for something else."""
         name = (sender, key)
-        known = self._young.get(name) or self._old.get(name)
-        if known is not None and known[2] not in (0, what):
+        known = self._young.get(name)
+        if known is None:
+            known = self._old.get(name)
+            if known is None:
+                return None
+        if known[2] not in (0, what):
             raise Refusal(
                 Code.CONFLICT,
                 f"this key was used for entry {known[0]}, with another body",

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 UNSTORED_USERS_MAX = 100_000
 """Times of leaving that wait for the store; beyond, the oldest are forgotten."""
-LOOKUP_USERS = 500
+LOOKUP_USERS = 200
+"""Told in one event; with the longest statuses it is still within the frame limit."""
 
 
 class Presence:

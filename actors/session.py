@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+import trio
 from msgspec import Struct
 
 from broker.wire.errors import ByeCode
@@ -37,6 +38,7 @@ class Session:
     __slots__ = (
         "_allowance",
         "_allowance_at",
+        "_changing",
         "_mailbox",
         "_workers",
         "connections",
@@ -50,6 +52,7 @@ class Session:
         self.connections: list[Connection] = []
         self._mailbox: deque[tuple[Connection, Any, Query]] | None = None
         self._workers = 0
+        self._changing: trio.Lock | None = None
         self._allowance = float(node.options.sends_burst)
         self._allowance_at = node.now()
 
@@ -105,6 +108,13 @@ class Session:
         if self._workers < WORKERS:
             self._workers += 1
             self.node.tasks.start_soon(self._work)
+
+    @property
+    def changing(self) -> trio.Lock:
+        """Held by a query that reads and then replaces something of the user's own."""
+        if self._changing is None:
+            self._changing = trio.Lock()
+        return self._changing
 
     async def _work(self) -> None:
         try:

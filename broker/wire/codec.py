@@ -32,6 +32,10 @@ COMMAND_NAMES: frozenset[str] = frozenset(
 )
 
 
+UNDECODABLE = (DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoders raise; `ValidationError` is a `DecodeError`."""
+
+
 class BadCommand(Exception):
     """A frame, but no good command: it gets an `error` reply and the connection goes on.
 
@@ -58,6 +62,11 @@ class Codec(Protocol):
         `BadCommand` where it is one, but no known command or one with a missing or wrong field.
         """
 
+    @property
+    def decode_good(self) -> Callable[[bytes], Command]:
+        """`decode` as one call into C: what is wrong it says only by raising one of `UNDECODABLE`,
+        upon which `decode` tells."""
+
     def encode(self, obj: object, /) -> bytes:
         """A reply or event (struct or dict) as a frame; JSON carries binary values as base64."""
 
@@ -70,7 +79,7 @@ class _Envelope(Struct, gc=False):
 
 
 class _MsgspecCodec:
-    __slots__ = ("_decode", "_open", "encode", "name")
+    __slots__ = ("_open", "decode_good", "encode", "name")
 
     def __init__(
         self,
@@ -81,12 +90,12 @@ class _MsgspecCodec:
     ) -> None:
         self.name = name
         self.encode = encode
-        self._decode = decode
+        self.decode_good = decode
         self._open = open_envelope
 
     def decode(self, frame: bytes, /) -> Command:
         try:
-            return self._decode(frame)
+            return self.decode_good(frame)
         except ValidationError as error:
             fault = str(error)
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
