@@ -17,8 +17,7 @@ from storage.interfaces import name_key
 from storage.records import User
 from storage.sqlite.rows import Insert, int_list, text_list
 
-LAST_CHARACTER = "\U0010ffff"
-"""Sorts behind every other: `prefix` up to `prefix + LAST_CHARACTER` is what begins with it."""
+_FIRST_SURROGATE, _AFTER_SURROGATES = 0xD800, 0xE000
 
 _NAMES = User.__struct_fields__
 _FIELDS = ", ".join(_NAMES)
@@ -33,7 +32,7 @@ _BY_PREFIX = f"""
 _AFTER = f"SELECT {_FIELDS} FROM user WHERE id > ? ORDER BY id LIMIT ?"
 _SEEN = """
     UPDATE user SET last_seen = max(last_seen, j.value)
-    FROM json_each(?) AS j WHERE id = CAST(j.key AS INTEGER)
+    FROM json_each(?) AS j WHERE user.id = CAST(j.key AS INTEGER)
 """
 
 
@@ -79,7 +78,7 @@ def by_name(connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, U
 def by_prefix(connection: sqlite3.Connection, prefix: str, limit: int) -> list[User]:
     """`Directory.find_users`."""
     start = name_key(prefix)
-    rows = connection.execute(_BY_PREFIX, (start, start + LAST_CHARACTER, max(0, limit)))
+    rows = connection.execute(_BY_PREFIX, (start, _behind(start), max(0, limit)))
     return [_user(row) for row in rows]
 
 
@@ -124,6 +123,18 @@ def seen(connection: sqlite3.Connection, times: dict[int, int]) -> None:
     """`Directory.seen`."""
     parameter = orjson.dumps({str(user): ts for user, ts in times.items()}).decode()
     connection.execute(_SEEN, (parameter,))
+
+
+def _behind(prefix: str) -> str | bytes:
+    """The least key behind all that begin with `prefix`; a blob, which is behind all text, if none.
+
+    Code points sort as their UTF-8 does.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return b""
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(_AFTER_SURROGATES if following == _FIRST_SURROGATE else following)
 
 
 def _user(row: Sequence[Any]) -> User:

@@ -33,14 +33,27 @@ _HOLDING = """
     SELECT id, first, last, ts, data FROM {table}
     WHERE conv = ? AND last >= ? ORDER BY last LIMIT 1
 """
-# Bounded: rows of one group end within 256 seqs, and each has at most `RECENT_MAX_BYTES`. With a
-# single max(), SQLite takes the bare column `ts` from the row that has it.
+# A large chunk may lie between two small ones, so only neighbours are joined: along a run without
+# a hole `last` grows as the running count of entries does. Bounded: the rows of a group end within
+# 256 seqs, and each has at most `RECENT_MAX_BYTES`. The bytes are joined group by group, because
+# only a subquery along the index is sure to come in order.
 _MERGE = f"""
     INSERT INTO chunk {_COLUMNS}
-    SELECT conv, max(last) - sum(last - first + 1) + 1, max(last), ts,
-           CAST(group_concat(data, '') AS BLOB)
-    FROM (SELECT conv, first, last, ts, data FROM recent ORDER BY conv, last)
-    GROUP BY conv, last / 256
+    SELECT g.conv, g.first, g.last,
+           (SELECT ts FROM recent AS r WHERE r.conv = g.conv AND r.last = g.last),
+           (SELECT CAST(group_concat(data, '') AS BLOB) FROM (
+               SELECT data FROM recent AS r
+               WHERE r.conv = g.conv AND r.last BETWEEN g.first AND g.last ORDER BY r.last
+           ))
+    FROM (
+        SELECT conv, min(first) AS first, max(last) AS last
+        FROM (
+            SELECT conv, first, last,
+                   last - sum(last - first + 1) OVER (PARTITION BY conv ORDER BY last) AS run
+            FROM recent
+        )
+        GROUP BY conv, run, last / 256
+    ) AS g
 """
 _BYTES_AFTER = "SELECT coalesce(sum(length(data)), 0) FROM chunk WHERE id > ?"
 
