@@ -324,6 +324,11 @@ class Conversation:
             self._effects = []
         self._effects.append((len(self._drafts), effect))
 
+    @property
+    def next_seq(self) -> int:
+        """The seq that the next entry to be appended gets."""
+        return self.head + 1 + len(self._drafts)
+
     def entry(self, seq: int) -> Entry:
         """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
         payload = self._revised.get(seq) if self._revised else None
