@@ -42,7 +42,8 @@ class Reader:
 
     def unregister(self, connection: Connection) -> None:
         """Forget it; the socket must still be open. Twice is once."""
-        if self._connections.pop(connection.fd, None) is not None:
+        known = self._connections.pop(connection.fd, None) is not None
+        if known and not self._epoll.closed:  # closed when all is cancelled at once
             self._epoll.unregister(connection.fd)
 
     async def run(self) -> None:

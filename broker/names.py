@@ -1,6 +1,8 @@
-"""What a user may be called. Whether a name is free is the store's business, not this file's."""
+"""What users and groups may be called. Whether a name is free is the store's business."""
 
 from __future__ import annotations
+
+import unicodedata
 
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import NAME_MAX_CHARS
@@ -21,3 +23,15 @@ def check_name(name: str) -> None:
 
 def _refused(message: str) -> Refusal:
     return Refusal(Code.BAD_REQUEST, message, field="name")
+
+
+def check_label(text: str, field: str) -> None:
+    """Raise `Refusal(bad_request)` for a title or nickname that breaks the line it is shown in.
+
+    Anything else goes: emoji and many scripts need characters that are invisible by themselves.
+    Whether it may be empty is the caller's business.
+    """
+    if text and (not text.strip() or any(unicodedata.category(c) == "Cc" for c in text)):
+        raise Refusal(
+            Code.BAD_REQUEST, f"`{field}` is blank or has control characters", field=field
+        )

@@ -11,6 +11,8 @@ from broker.wire.limits import MAX_ID
 if TYPE_CHECKING:
     from actors.connection import Connection
     from actors.conversation import Conversation
+    from actors.session import Session
+    from broker.wire.commands import GroupCommand
     from storage.records import Group, Member
 
 _ID = r"([1-9][0-9]{0,15})"
@@ -25,6 +27,22 @@ def conversation(connection: Connection, name: str, *, field: str = "conv") -> C
         return active
     check_name(connection.user, name, field)
     return connection.node.registry.conversation(name)
+
+
+def named_group(connection: Connection, command: GroupCommand) -> Conversation:
+    """The actor of the group that a command names by conversation or by id."""
+    if (command.conv is None) == (command.group is None):
+        raise Refusal(Code.BAD_REQUEST, "either `conv` or `group`", field="conv")
+    name = f"g/{command.group}" if command.conv is None else command.conv
+    if _GROUP.fullmatch(name) is None:
+        raise Refusal(Code.BAD_REQUEST, "a group is named g/ID", field="conv")
+    return conversation(connection, name)
+
+
+def session_of(connection: Connection) -> Session:
+    """The caller's session; a connection whose commands come here has one."""
+    assert connection.session is not None
+    return connection.session
 
 
 def check_name(user: int, name: str, field: str) -> None:
@@ -66,7 +84,7 @@ def member_of(conversation: Conversation, user: int) -> Member:
 
 
 def group_of(conversation: Conversation) -> Group:
-    """The group of a group conversation that lives."""
+    """The group of a group conversation that lives. Whether the caller may know is not asked."""
     group = conversation.group
     if group is None or group.dissolved:
         raise Refusal(Code.NOT_FOUND, "no such group", field="conv")

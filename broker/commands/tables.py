@@ -5,7 +5,16 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from actors.node import Table
-from broker.commands import messages, reading
+from broker.commands import (
+    groups,
+    lists,
+    membership,
+    messages,
+    people,
+    presence,
+    reading,
+    sync,
+)
 from broker.commands.opening import Opening
 from broker.wire import commands as c
 
@@ -40,5 +49,29 @@ def open_table(opening: Opening) -> Table:
             c.Read: reading.read,
             c.Delivered: reading.read,
             c.Typing: reading.typing,
+            c.Sync: sync.sync,
+            c.Conversations: lists.conversations,
+            c.ConversationSet: lists.conversation_set,
+            c.Unread: lists.unread,
+            c.GroupCreate: groups.group_create,
+            c.GroupGet: groups.group_get,
+            c.GroupFind: groups.group_find,
+            c.GroupMine: groups.group_mine,
+            c.GroupSet: groups.group_set,
+            c.GroupDissolve: groups.group_dissolve,
+            c.GroupJoin: membership.group_join,
+            c.GroupLeave: membership.group_leave,
+            c.GroupInvite: membership.group_invite,
+            c.GroupKick: membership.group_kick,
+            c.GroupRole: membership.group_role,
+            c.GroupTransfer: membership.group_transfer,
+            c.GroupMembers: membership.group_members,
+            c.UserGet: people.user_get,
+            c.UserFind: people.user_find,
+            c.ProfileGet: people.profile_get,
+            c.ProfileSet: people.profile_set,
+            c.PresenceWatch: presence.presence_watch,
+            c.PresenceUnwatch: presence.presence_unwatch,
+            c.PresenceGet: presence.presence_get,
         }
     )

@@ -1,0 +1,91 @@
+"""Catching up after an absence: everything past a client's cursors, in few answers.
+
+What was visible live on this connection before the command is covered by the answer: entries are
+in the store before anybody sees them, and active conversations are asked themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.images import message_event
+from broker.commands.conversations import session_of
+from broker.commands.pages import Room
+from broker.commands.standing import Standing, active, standings
+from broker.wire.commands import Sync
+from broker.wire.errors import Code, Refusal
+from broker.wire.limits import SYNC_MAX_CURSORS
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from actors.connection import Connection
+
+ENTRIES_PER_CONVERSATION = 50
+"""More of a conversation are for `history after`."""
+CONVERSATION_OVERHEAD_BYTES = 256
+"""What a conversation has around its entries."""
+
+
+def sync(connection: Connection, command: Sync) -> None:
+    """The caller's conversations that moved past the cursors, by name; `next` where there are more.
+
+    A conversation without a cursor is sent from its beginning, or from where the caller may read.
+    """
+    if len(command.cursors) > SYNC_MAX_CURSORS:
+        raise Refusal(
+            Code.TOO_LARGE, f"at most {SYNC_MAX_CURSORS} cursors at once", field="cursors"
+        )
+    session_of(connection).submit(connection, command, _sync)
+
+
+async def _sync(connection: Connection, command: Sync) -> None:
+    cursors = command.cursors
+    moved = [
+        standing
+        for standing in await standings(connection)
+        if standing.head > cursors.get(standing.conv, 0)
+        and (command.next is None or standing.conv > command.next)
+    ]
+    moved.sort(key=lambda standing: standing.conv)
+    room = Room(connection)
+    sent: list[tuple[str, int]] = []
+    items = []
+    for standing in moved[: command.limit]:
+        cursor = cursors.get(standing.conv, 0)
+        payloads = await standing.entries(cursor, ENTRIES_PER_CONVERSATION)
+        entries = _fill(room, standing, payloads)
+        if payloads and not entries:
+            break
+        unread, mentions = await standing.unread()
+        last = max(cursor, standing.first - 1) + len(entries)
+        sent.append((standing.conv, last))
+        items.append(
+            {
+                "conv": standing.conv,
+                "head": standing.head,
+                "read": standing.read,
+                "unread": unread,
+                "mentions": mentions,
+                "entries": entries,
+                "more": last < standing.head,
+            }
+        )
+    fields: dict[str, object] = {"conversations": items}
+    if len(items) < len(moved):
+        fields["next"] = items[-1]["conv"]
+    connection.ok(command.id, **fields)
+    _tell_caught_up(connection, sent)
+
+
+def _fill(room: Room, standing: Standing, payloads: list[bytes]) -> list[Raw]:
+    room.reserve(CONVERSATION_OVERHEAD_BYTES)
+    return room.fill(message_event(standing.conv, p, standing.user) for p in payloads)
+
+
+def _tell_caught_up(connection: Connection, sent: list[tuple[str, int]]) -> None:
+    """Conversations that the connection was behind in are live again if the answer reached."""
+    for name, last in sent:
+        actor = active(connection.node, name)
+        if actor is not None:
+            actor.caught_up(connection, last, actor.head)
