@@ -6,17 +6,20 @@ Neither knows a conversation. What users wrote is stripped of all that could ste
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import trio
 from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.patch_stdout import patch_stdout
 from rich.console import Console
 from rich.text import Text
 
 LINE_MAX_CHARS = 65_536
+LEAVE_EVERY_S = 0.05
 JOINERS = frozenset("\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
 """Invisible, and yet part of words and emoji."""
 
@@ -38,9 +41,6 @@ class Screen(Protocol):
     def lines(self, typed: Callable[[], None]) -> AsyncIterator[str]:
         """What the user enters, until the end; `typed` is called at every key."""
 
-    def close(self) -> None:
-        """End `lines` from outside."""
-
 
 class Terminal:
     """A prompt at the bottom, the conversation above it.
@@ -57,7 +57,6 @@ class Terminal:
         self._prompt: PromptSession[str] = PromptSession(
             "> ", bottom_toolbar=lambda: self._status or None
         )
-        self._closed = False
 
     def shown(self) -> AbstractContextManager[object]:
         """Let what is printed appear above the prompt."""
@@ -74,31 +73,54 @@ class Terminal:
             self._prompt.app.invalidate()
 
     async def lines(self, typed: Callable[[], None]) -> AsyncIterator[str]:
-        """What the user enters, until Ctrl-D, Ctrl-C or `close`."""
-        changed = self._prompt.default_buffer.on_text_changed
-        changed += lambda _: trio.from_thread.run_sync(typed)
-        while not self._closed:
+        """What the user enters, until Ctrl-D or Ctrl-C."""
+        token = trio.lowlevel.current_trio_token()
+
+        def changed(buffer: Buffer) -> None:
+            if buffer.text and not buffer.text.startswith("/"):
+                token.run_sync_soon(typed, idempotent=True)
+
+        self._prompt.default_buffer.on_text_changed += changed
+        while True:
             try:
-                yield await trio.to_thread.run_sync(self._prompt.prompt)
+                yield await self._entered()
             except (EOFError, KeyboardInterrupt):
                 return
 
-    def close(self) -> None:
-        """Leave the prompt, so that its thread ends and the terminal is as it was."""
-        self._closed = True
+    async def _entered(self) -> str:
+        ended = threading.Event()
+
+        def prompt() -> str:
+            try:
+                return self._prompt.prompt()
+            finally:
+                ended.set()
+
+        try:
+            return await trio.to_thread.run_sync(prompt, abandon_on_cancel=True)
+        finally:
+            # Left early, the prompt must first give back the terminal as it was.
+            if not ended.is_set():
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._give_back, ended)
+
+    def _give_back(self, ended: threading.Event) -> None:
         app = self._prompt.app
-        if app.is_running and app.loop is not None:
-            app.loop.call_soon_threadsafe(lambda: app.exit(exception=EOFError()))
+
+        def leave() -> None:
+            if app.future is not None and not app.future.done():
+                app.exit(exception=EOFError())
+
+        # Repeated, since a prompt that has only begun cannot be left yet.
+        while not ended.wait(LEAVE_EVERY_S):
+            if app.loop is not None:
+                app.loop.call_soon_threadsafe(leave)
 
 
 class Pipe:
     """Lines in, lines out, for scripts."""
 
     interactive = False
-
-    def __init__(self) -> None:
-        self._closed = False
-        self._waiting: trio.CancelScope | None = None
 
     def shown(self) -> AbstractContextManager[object]:
         """Nothing to prepare."""
@@ -112,20 +134,9 @@ class Pipe:
         """There is no place for it."""
 
     async def lines(self, typed: Callable[[], None]) -> AsyncIterator[str]:
-        """The lines of standard input, until its end or `close`."""
-        while not self._closed:
-            line = ""
-            with trio.CancelScope() as self._waiting:
-                line = await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True)
-            if not line:
-                return
+        """The lines of standard input, until its end."""
+        while line := await trio.to_thread.run_sync(_read_line, abandon_on_cancel=True):
             yield line.rstrip("\r\n")
-
-    def close(self) -> None:
-        """Wait for no more lines; a thread that waits for one ends with the process."""
-        self._closed = True
-        if self._waiting is not None:
-            self._waiting.cancel()
 
 
 def _read_line() -> str:

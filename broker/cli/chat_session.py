@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 from rich.text import Text
@@ -16,8 +17,11 @@ from broker.cli.chat_screen import Screen, clean
 from broker.client import (
     Client,
     CommandError,
+    CommandTimeout,
     ConnectionChanged,
     ConversationChanged,
+    Disconnected,
+    Event,
     Message,
     Presence,
     Typing,
@@ -29,6 +33,8 @@ TYPING_SHOWN_S = 6
 TYPING_SENT_EVERY_S = 3
 SETTLE_S = 5
 TICK_S = 1
+NOT_DONE = (CommandError, CommandTimeout, Disconnected)
+"""What a command may end with while the chat goes on."""
 HELP = (
     ("/join ROOM", "open g/12, or the public room of that title; made if there is none"),
     ("/with NAME", "open the conversation with a user"),
@@ -76,14 +82,11 @@ class Chat:
             if self._screen.interactive:
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._tell_typing)
-            try:
-                async for line in self._screen.lines(lambda: self._typed.set()):
-                    if line.strip() in ("/quit", "/exit"):
-                        break
-                    await self._take(line)
-                await self._settle()
-            finally:
-                self._screen.close()
+            async for line in self._screen.lines(lambda: self._typed.set()):
+                if line.strip() in ("/quit", "/exit"):
+                    break
+                await self._take(line)
+            await self._settle()
             nursery.cancel_scope.cancel()
 
     # What the user enters
@@ -99,10 +102,10 @@ class Chat:
                     await command(rest.strip())
             elif line.strip():
                 await self._say(line)
-        except CommandError as error:
+        except NOT_DONE as error:
             if not self._screen.interactive:
                 raise
-            self._note(error.message)
+            self._note(str(error))
 
     async def _say(self, line: str) -> None:
         if not self.conv:
@@ -210,23 +213,29 @@ class Chat:
 
     async def _receive(self) -> None:
         async for event in self._client:
-            match event:
-                case Message() if event.seq > self._shown.get(event.conv, 0):
-                    self._typing.pop(event.sender, None)
-                    await self._show(event)
-                    self._shown[event.conv] = event.seq
-                    self._progress.set()
-                case Typing() if event.conv == self.conv and event.user != self._client.user:
-                    await self._name(event.user)
-                    self._typing[event.user] = trio.current_time() + TYPING_SHOWN_S * event.on
-                case Presence():
-                    await self._show_presence(event)
-                case ConversationChanged() if event.conv == self.conv and self._screen.interactive:
-                    await self._watch()
-                case ConnectionChanged():
-                    back = "connected again" if event.up else f"connection lost ({event.reason})"
-                    self._note(back)
+            try:
+                await self._take_event(event)
+            except NOT_DONE as error:
+                self._note(str(error))
             self._update_status()
+
+    async def _take_event(self, event: Event) -> None:
+        match event:
+            case Message() if event.seq > self._shown.get(event.conv, 0):
+                self._typing.pop(event.sender, None)
+                await self._show(event)
+                self._shown[event.conv] = event.seq
+                self._progress.set()
+            case Typing() if event.conv == self.conv and event.user != self._client.user:
+                await self._name(event.user)
+                self._typing[event.user] = trio.current_time() + TYPING_SHOWN_S * event.on
+            case Presence():
+                await self._show_presence(event)
+            case ConversationChanged() if event.conv == self.conv and self._screen.interactive:
+                await self._watch()
+            case ConnectionChanged():
+                back = "connected again" if event.up else f"connection lost ({event.reason})"
+                self._note(back)
 
     async def _show_presence(self, event: Presence) -> None:
         for each in event.users:
@@ -262,7 +271,8 @@ class Chat:
             newest = self._shown.get(self.conv, 0)
             if self.conv and newest > self._read:
                 self._read = newest
-                await self._client.read(self.conv, newest)
+                with suppress(*NOT_DONE):
+                    await self._client.read(self.conv, newest)
 
     async def _tell_typing(self) -> None:
         while True:
@@ -270,7 +280,8 @@ class Chat:
             self._typed = trio.Event()
             if self.conv and trio.current_time() - self._typing_sent >= TYPING_SENT_EVERY_S:
                 self._typing_sent = trio.current_time()
-                await self._client.typing(self.conv)
+                with suppress(*NOT_DONE):
+                    await self._client.typing(self.conv)
 
     async def _settle(self) -> None:
         """Before the end, show what is in the log by now: one's own last words among it."""
