@@ -1,15 +1,11 @@
 """A place for one task to sleep until it is woken; a wake that comes first is not lost.
 
-Cheaper than an `Event` per sleep: bare `wait_task_rescheduled` with a static abort function.
+Cheaper than an `Event` per sleep: bare `wait_task_rescheduled`, without a scope.
 """
 
 from __future__ import annotations
 
 import trio
-
-
-def _abort(_: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Parking:
@@ -35,7 +31,11 @@ class Parking:
             return
         self._task = trio.lowlevel.current_task()
         try:
-            await trio.lowlevel.wait_task_rescheduled(_abort)
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         finally:
             self._task = None
             self._woken = False
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None  # cancelled: from here on nobody else may reschedule it
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from actors.node import Node
     from storage.records import Membership
 
+PREVIEW_ENTRIES = 16
+"""Read for the newest one and, where no more are unread, to count them without a second look."""
+
 
 class Standing(Struct):
     """One conversation of one user, as it is now. Times are milliseconds since 1970."""
@@ -76,29 +79,30 @@ class Standing(Struct):
             return held
         return await self.node.store.read(self.conv, after=after, limit=count)
 
-    async def last(self) -> bytes | None:
-        """The newest payload."""
-        newest = await self.entries(self.head - 1, 1)
-        return newest[0] if newest else None
+    async def unread(self, held: list[bytes] | None = None) -> tuple[int, int]:
+        """Messages by others that are unread, and mentions among them; counted over a window.
 
-    async def unread(self) -> tuple[int, int]:
-        """Messages by others that are unread, and mentions among them; counted over a window."""
-        if self.head <= self.read_from:
+        `held` are the newest payloads, where the caller has them already.
+        """
+        after = max(self.read_from, self.head - UNREAD_WINDOW_ENTRIES)
+        count = self.head - after
+        if count <= 0:
             return 0, 0
         actor = active(self.node, self.conv)
         if actor is not None:
             return actor.recent.unread(self.user, self.read_from)
-        after = max(self.read_from, self.head - UNREAD_WINDOW_ENTRIES)
-        return count_unread(await self.entries(after, self.head - after), self.user)
+        if held is None or len(held) < count:
+            held = await self.entries(after, count)
+        return count_unread(held[-count:], self.user)
 
     async def summary(self) -> dict[str, object]:
         """What every list tells of a conversation."""
-        unread, mentions = await self.unread()
-        last = await self.last()
+        newest = await self.entries(self.head - PREVIEW_ENTRIES, PREVIEW_ENTRIES)
+        unread, mentions = await self.unread(newest)
         return {
             "conv": self.conv,
             "head": self.head,
-            "last": None if last is None else message_event(self.conv, last, self.user),
+            "last": message_event(self.conv, newest[-1], self.user) if newest else None,
             "read": self.read,
             "unread": unread,
             "mentions": mentions,

@@ -57,8 +57,9 @@ async def _sync(connection: Connection, command: Sync) -> None:
         entries = _fill(room, standing, payloads)
         if payloads and not entries:
             break
-        unread, mentions = await standing.unread()
-        last = max(cursor, standing.first - 1) + len(entries)
+        last = max(cursor, standing.first - 1) + len(payloads)
+        unread, mentions = await standing.unread(payloads if last == standing.head else None)
+        last -= len(payloads) - len(entries)
         sent.append((standing.conv, last))
         items.append(
             {
