@@ -82,6 +82,7 @@ class Connection(Outbox):
         "in_flight",
         "opened_at",
         "peer",
+        "peers",
         "recv",
         "seen_at",
         "session",
@@ -110,6 +111,7 @@ class Connection(Outbox):
         self.session: Session | None = None
         self.session_id = ""
         self.device = ""
+        self.peers: dict[int, Conversation] | None = None
         self.watching: set[int] | None = None
         self.in_flight = 0
         self.opened_at = self.seen_at = node.now()
@@ -479,10 +481,15 @@ class Connection(Outbox):
         """Close now; for deadlines that have passed."""
         self._finish()
 
+    @property
+    def speaks(self) -> str:
+        """The name of its wire; `http` as long as that is open, or if it is plain HTTP."""
+        return "http" if isinstance(self.framer, HttpOpening) else self.wire.name
+
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(
             self.peer,
-            self.wire.name,
+            self.speaks,
             self.user,
             self.in_flight,
             self.queued_bytes,

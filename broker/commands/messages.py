@@ -28,6 +28,8 @@ NAMED_KINDS = frozenset({"text", "emoji", "sticker"})
 MEDIA_KINDS = frozenset({"image", "audio", "video", "file"})
 SHORT_TEXT_CHARS = 256
 """Text up to this length is within any body limit and needs no measuring."""
+PEERS_REMEMBERED = 64
+"""Direct conversations that a connection finds without making their names."""
 EDITS_MAX = 100
 """Edits of one message: a recall must be able to empty them all."""
 
@@ -46,19 +48,30 @@ def send(connection: Connection, command: Send) -> None:
     if node.options.sends_per_second:
         check_rate(connection)
     to = command.to
-    if to is None:
-        name = command.conv
-        if name is None:
-            raise Refusal(Code.BAD_REQUEST, "`conv` or `to` is missing", field="conv")
-    elif command.conv is None:
-        name = direct_name(connection.user, to.user)
-    else:
-        raise Refusal(Code.BAD_REQUEST, "either `conv` or `to`, not both", field="to")
-    conv = node.registry.conversations.get(name)
-    if conv is None:
+    name = command.conv
+    if to is not None:
+        if name is not None:
+            raise Refusal(Code.BAD_REQUEST, "either `conv` or `to`, not both", field="to")
+        conv = _conversation_with(connection, to.user)
+    elif name is not None:
         conv = conversation(connection, name)
+    else:
+        raise Refusal(Code.BAD_REQUEST, "`conv` or `to` is missing", field="conv")
     if not conv.post(connection, command, _send):
         connection.wait_for(conv, command, _send)
+
+
+def _conversation_with(connection: Connection, user: int) -> Conversation:
+    """The direct conversation with a user; those in use are remembered, not named each time."""
+    peers = connection.peers
+    if peers is None:
+        peers = connection.peers = {}
+    conv = peers.get(user)
+    if conv is None or conv.ended:
+        if len(peers) >= PEERS_REMEMBERED:
+            peers.clear()
+        conv = peers[user] = conversation(connection, direct_name(connection.user, user))
+    return conv
 
 
 def _send(conv: Conversation, connection: Connection, command: Send) -> None:
