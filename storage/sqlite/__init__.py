@@ -13,8 +13,8 @@ from storage.errors import SchemaTooNew, Unavailable
 from storage.sqlite.append import Appender
 from storage.sqlite.connection import connect_reader, connect_writer
 from storage.sqlite.lock import only_broker
-from storage.sqlite.migrate import migrate
 from storage.sqlite.readers import Readers
+from storage.sqlite.schema import migrate
 from storage.sqlite.store import SqliteStore
 from storage.sqlite.writer import Writer
 
@@ -64,7 +64,7 @@ def _open(
 
 def _prove_writable(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE counter SET probe = probe")
+    connection.execute("UPDATE counter SET probe = 1 - probe")
     connection.execute("COMMIT")
 
 

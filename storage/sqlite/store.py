@@ -40,8 +40,9 @@ class SqliteStore:
         self._loaded = Lookup(readers, conversations.load)
 
     async def ping(self) -> None:
-        # Writes a page to the log and syncs it, so it fails when a commit would.
-        await self._write(lambda db: db.execute("UPDATE counter SET probe = probe"))
+        # Writes a page to the log and syncs it, so it fails when a commit would; the value must
+        # change, or SQLite writes nothing.
+        await self._write(lambda db: db.execute("UPDATE counter SET probe = 1 - probe"))
 
     # Timeline
 
