@@ -16,7 +16,7 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_red", "bright_c
 
 def line_of(entry: Message, names: Mapping[int, str], *, own: int, place: str = "") -> Text:
     """The line. `names` has those who occur in it; `place` names another conversation."""
-    line = Text(datetime.fromtimestamp(entry.ts / 1000).strftime("%H:%M "), style="dim")
+    line = Text().append(datetime.fromtimestamp(entry.ts / 1000).strftime("%H:%M "), style="dim")
     if place:
         line.append(f"[{clean(place)}] ", style="dim")
     who = names.get(entry.sender, f"user {entry.sender}")

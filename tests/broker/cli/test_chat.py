@@ -6,11 +6,13 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,11 +92,15 @@ def test_no_broker_at_the_address_is_told_in_a_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+WHERE_IS_THE_CURSOR = "\x1b[6n"
+
+
 class Typist:
     """Somebody at a terminal."""
 
     def __init__(self, *arguments: str) -> None:
         ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
         self.screen = ""
         self._terminal = ours
         self.process = subprocess.Popen(
@@ -103,7 +109,7 @@ class Typist:
             stdout=theirs,
             stderr=theirs,
             close_fds=True,
-            env=clean_environment() | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            env=clean_environment() | {"TERM": "xterm"},
         )
         os.close(theirs)
 
@@ -116,14 +122,21 @@ class Typist:
         while text not in self.screen and time.monotonic() < deadline:
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:
-                    self.screen += os.read(self._terminal, 65536).decode(errors="replace")
+                    self._read()
                 except OSError:
                     break
         return text in self.screen
 
-    def leaves(self) -> int:
-        """Ctrl-D; the exit code."""
-        self.types("\x04")
+    def _read(self) -> None:
+        shown = os.read(self._terminal, 65536).decode(errors="replace")
+        self.screen += shown
+        if WHERE_IS_THE_CURSOR in shown:
+            self.types("\x1b[1;1R")
+
+    def leaves(self, key: str = "\x04") -> int:
+        """Ctrl-D at the prompt, or another key; the exit code."""
+        assert self.sees(WHERE_IS_THE_CURSOR)
+        self.types(key)
         self.sees("no such text, but read what is left")
         return self.process.wait(timeout=TIMEOUT_S)
 
@@ -132,10 +145,11 @@ def test_at_a_terminal_one_sees_others_come_type_and_speak(broker: Broker) -> No
     arguments = (broker.url, "--data", broker.data, "--room", "pty")
     ann = Typist(*arguments, "--as", "ann")
     try:
-        assert ann.sees("0 online")
+        assert ann.sees("pty (g/")
         bob = Typist(*arguments, "--as", "bob")
         try:
-            assert ann.sees("bob is online")
+            assert ann.sees("bob joined")
+            assert ann.sees("1 online")
             bob.types("hello from b")
             assert ann.sees("bob is typing")
             bob.types("ob\r")
@@ -147,6 +161,53 @@ def test_at_a_terminal_one_sees_others_come_type_and_speak(broker: Broker) -> No
         assert ann.leaves() == 0
     finally:
         ann.process.kill()
+
+
+def test_at_a_terminal_one_may_log_in_by_name_and_password(broker: Broker) -> None:
+    added = parley(
+        "user", "add", "--data", broker.data, "--password-stdin", "zoe", stdin="secret words"
+    )
+    assert added.returncode == 0
+    zoe = Typist(broker.url, "--room", "by password")
+    try:
+        assert zoe.sees("Name")
+        zoe.types("zoe\r")
+        assert zoe.sees("Password")
+        zoe.types("secret words\r")
+        assert zoe.sees("by password (g/")
+        assert "secret words" not in zoe.screen
+        assert zoe.leaves() == 0
+    finally:
+        zoe.process.kill()
+
+
+def test_control_c_ends_a_chat_as_well(broker: Broker) -> None:
+    ann = Typist(broker.url, "--data", broker.data, "--as", "ann", "--room", "interrupted")
+    try:
+        assert ann.sees("interrupted (g/")
+        assert ann.leaves("\x03") == 0
+    finally:
+        ann.process.kill()
+
+
+def test_over_tls_the_authority_must_be_known(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    pem = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    data = tmp_path / "data"
+
+    with running_broker(data, "--tls-cert", str(pem), "--tls-key", str(pem)) as broker:
+        arguments = ("chat", broker.url, "--data", data, "--as", "ann", "--with", "bob")
+        known = parley(*arguments, "--ca", tmp_path / "ca.pem", stdin="hello\n")
+        unknown = parley(*arguments, stdin="hello\n")
+
+    assert broker.url.startswith("wss://")
+    assert "ann: hello" in known.stdout
+    assert (known.returncode, known.stderr) == (0, "")
+    assert unknown.returncode == 1
+    assert "certificate" in unknown.stderr
+    assert len(unknown.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
