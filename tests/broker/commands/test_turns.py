@@ -1,0 +1,249 @@
+"""What is decided within one turn counts at once for what follows in it; what fails never was.
+
+The store holds a commit back until the test lets it go, so that the commands after it are known to
+be decided together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from storage.errors import Unavailable
+from storage.memory import MemoryStore
+from storage.records import Commit, Loaded
+from tests.broker.commands.people import entries_heard, heard, say, seqs
+from tests.helpers.broker import Broker, running_broker
+from tests.helpers.peer import Map, Peer
+
+
+class GatedStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: trio.Event | None = None
+        self.held = trio.Event()
+        self.loads: trio.Event | None = None
+        self.failures = 0
+        self.commits = 0
+
+    def hold(self) -> trio.Event:
+        """The next commit waits for the event that is returned; `held` tells that it does."""
+        self.held = trio.Event()
+        self.gate = trio.Event()
+        return self.gate
+
+    async def commit(self, commit: Commit) -> None:
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            self.held.set()
+            await gate.wait()
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable("the disk is full", applied=False)
+        self.commits += 1
+        await super().commit(commit)
+
+    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
+        if self.loads is not None:
+            await self.loads.wait()
+        return await super().load(convs, tail)
+
+
+@pytest.fixture
+def store() -> GatedStore:
+    return GatedStore()
+
+
+@pytest.fixture
+async def broker(tmp_path: Path, store: GatedStore) -> AsyncIterator[Broker]:
+    async with running_broker(tmp_path, store=store) as broker:
+        yield broker
+
+
+async def room(broker: Broker) -> tuple[Peer, Peer, Peer, str]:
+    ann, bob, cy = [await broker.join(name) for name in ("ann", "bob", "cy")]
+    made = await ann.ok(
+        "group.create", title="Room", visibility="public", join="open", members=[bob.user]
+    )
+    for peer in (ann, bob):
+        await heard(peer)
+    return ann, bob, cy, made["conv"]
+
+
+async def together(store: GatedStore, steps: list[tuple[Peer, str, Map]]) -> list[Map]:
+    """The replies to commands that are decided in one turn, in this order."""
+    first = steps[0][0]
+    gate = store.hold()
+    commits = store.commits
+    # Something of another conversation, for the turn before.
+    other = await first.send("group.create", title="elsewhere")
+    await store.held.wait()
+    ids = []
+    for peer, command, fields in steps:
+        ids.append(await peer.send(command, **fields))
+        await peer.ok("ping")  # it has been read, and is in the mailbox, before the next is sent
+    gate.set()
+    replies = [await peer.reply(id) for (peer, _, _), id in zip(steps, ids, strict=True)]
+    await first.reply(other)
+    assert store.commits <= commits + 2, "not decided in one turn"
+    return replies
+
+
+def message(conv: str, key: str = "k", body: str = "hi") -> Map:
+    return {"conv": conv, "key": key, "kind": "text", "body": body}
+
+
+def outcomes(replies: list[Map]) -> list[str]:
+    return [reply.get("code", "ok") for reply in replies]
+
+
+async def test_who_was_kicked_a_moment_ago_cannot_speak(broker: Broker, store: GatedStore) -> None:
+    ann, bob, _, conv = await room(broker)
+
+    replies = await together(
+        store,
+        [
+            (bob, "send", message(conv, "1")),
+            (ann, "group.kick", {"conv": conv, "user": bob.user}),
+            (bob, "send", message(conv, "2")),
+            (ann, "send", message(conv)),
+        ],
+    )
+
+    assert outcomes(replies) == ["ok", "ok", "forbidden", "ok"]
+    last = [e["body"] for e in await entries_heard(bob) if e["conv"] == conv]
+    assert last == [
+        "hi",
+        {"event": "kicked", "users": [bob.user], "by": ann.user},
+    ]
+    assert [e["seq"] for e in await entries_heard(ann) if e["conv"] == conv] == [2, 3, 4]
+
+
+async def test_who_came_a_moment_ago_can(broker: Broker, store: GatedStore) -> None:
+    _, _, cy, conv = await room(broker)
+
+    replies = await together(
+        store,
+        [
+            (cy, "send", message(conv, "1")),
+            (cy, "group.join", {"conv": conv}),
+            (cy, "send", message(conv, "2")),
+        ],
+    )
+
+    assert outcomes(replies) == ["forbidden", "ok", "ok"]
+    assert [e["seq"] for e in await entries_heard(cy) if e["conv"] == conv] == [2, 3]
+
+
+async def test_who_comes_and_goes_at_once_reads_just_that(
+    broker: Broker, store: GatedStore
+) -> None:
+    ann, _, cy, conv = await room(broker)
+
+    replies = await together(
+        store,
+        [
+            (ann, "send", message(conv, "1")),
+            (cy, "group.join", {"conv": conv}),
+            (ann, "send", message(conv, "2")),
+            (cy, "group.leave", {"conv": conv}),
+            (ann, "send", message(conv, "3")),
+            (cy, "group.join", {"conv": conv}),
+            (ann, "send", message(conv, "4")),
+        ],
+    )
+
+    assert outcomes(replies) == ["ok"] * 7
+    assert [e["seq"] for e in await entries_heard(cy)] == [3, 4, 5, 7, 8]
+    assert (await cy.ok("group.get", conv=conv))["role"] == "member"
+    assert [m.user for m in await store.members(conv, after=0, limit=9)] == [1, 2, 3]
+
+
+async def test_two_who_take_the_last_place(tmp_path: Path, store: GatedStore) -> None:
+    async with running_broker(tmp_path, store=store, limits__group_members=3) as broker:
+        _, _, cy, conv = await room(broker)
+        dan = await broker.join("dan")
+
+        replies = await together(
+            store, [(cy, "group.join", {"conv": conv}), (dan, "group.join", {"conv": conv})]
+        )
+
+        assert outcomes(replies) == ["ok", "too_large"]
+
+
+async def test_what_follows_a_dissolution_finds_nothing(broker: Broker, store: GatedStore) -> None:
+    ann, bob, cy, conv = await room(broker)
+
+    replies = await together(
+        store,
+        [
+            (ann, "group.dissolve", {"conv": conv}),
+            (bob, "send", message(conv)),
+            (cy, "group.join", {"conv": conv}),
+            (bob, "group.get", {"conv": conv}),
+        ],
+    )
+
+    assert outcomes(replies) == ["ok", "not_found", "not_found", "not_found"]
+
+
+async def test_a_change_that_was_not_stored_never_was(broker: Broker, store: GatedStore) -> None:
+    ann, bob, cy, conv = await room(broker)
+    store.failures = 3
+
+    refused = await ann.error("group.kick", conv=conv, user=bob.user)
+    assert (refused["code"], refused["retry"]) == ("unavailable", True)
+    assert (await cy.error("group.join", conv=conv))["code"] == "unavailable"
+    assert (await ann.error("group.create", title="never"))["code"] == "unavailable"
+
+    assert (await ann.ok("group.get", conv=conv))["members"] == 2
+    assert await say(bob, conv, "still here") == 2
+    assert await heard(cy) == []
+    assert [g["title"] for g in (await ann.ok("group.mine"))["groups"]] == ["Room"]
+    assert seqs(await entries_heard(ann)) == [2]
+    assert (await ann.ok("group.create", title="now"))["seq"] == 1
+
+
+async def test_what_waits_behind_a_failure_is_decided_on_what_is_stored(
+    broker: Broker, store: GatedStore
+) -> None:
+    """A key of the failed turn must not be taken for one of an entry that is there."""
+    _, bob, _, conv = await room(broker)
+    gate = store.hold()
+    store.failures = 1
+    first = await bob.send("send", **message(conv, "key"))
+    await store.held.wait()
+    again = await bob.send("send", **message(conv, "key"))
+    other = await bob.send("send", **message(conv, "other", "second"))
+    listing = await bob.send("group.members", conv=conv)
+    await bob.ok("ping")
+
+    gate.set()
+    assert (await bob.reply(first))["code"] == "unavailable"
+    replies = [await bob.reply(id) for id in (again, other, listing)]
+
+    assert outcomes(replies) == ["ok", "ok", "ok"]
+    entries = (await bob.ok("history", conv=conv, after=0))["entries"]
+    assert [e.get("key") for e in entries] == [None, "key", "other"]
+
+
+async def test_a_group_that_is_asked_for_too_early_gets_another_number(
+    broker: Broker, store: GatedStore
+) -> None:
+    """Two actors of one conversation would both write its log."""
+    ann, bob = await broker.join("ann"), await broker.join("bob")
+    store.loads = trio.Event()
+    ids = [await bob.send("group.get", group=n) for n in range(1, 4)]
+    await bob.ok("ping")
+
+    made = await ann.ok("group.create", title="x", members=[bob.user])
+    store.loads.set()
+
+    assert made["group"] == 4
+    assert outcomes([await bob.reply(id) for id in ids]) == ["not_found"] * 3
+    assert await say(bob, made["conv"], "one") == 2
+    assert await say(ann, made["conv"], "two") == 3
+    assert seqs(await entries_heard(ann)) == [1, 2, 3]
