@@ -162,6 +162,12 @@ class Connection(Outbox):
         """The socket failed or the peer is gone."""
         self._finish()
 
+    def crashed(self) -> None:
+        """A defect was met while its bytes were read or written: it is closed, others go on."""
+        self.node.counters.crashes += 1
+        defect("a connection")
+        self._finish()
+
     def _leave(self) -> None:
         """No more part in anything that others see; at the goodbye or at the end."""
         if not self._left:
@@ -177,6 +183,8 @@ class Connection(Outbox):
         try:
             data = self.recv(RECEIVE_BYTES)
         except BlockingIOError:
+            if self.stalled:
+                self._rearm()  # the end of a TLS handshake is what makes writing possible
             return
         except OSError:
             self.broken()
@@ -184,6 +192,8 @@ class Connection(Outbox):
         if not data:
             self._on_eof()
             return
+        if self.stalled and self._tls is not None:
+            self._rearm()
         self.seen_at = self.node.tick
         if self.closing:
             return  # lingering: only the end of the stream is awaited
@@ -319,7 +329,7 @@ class Connection(Outbox):
 
     def _rearm(self) -> None:
         mask = 0 if self._held or self._eof else READ
-        if self.stalled:
+        if self.stalled and (self._tls is None or self._tls.shaken):
             mask |= WRITE
         if mask != self._mask:
             self._mask = mask

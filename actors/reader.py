@@ -59,12 +59,15 @@ class Reader:
                     connection = connections.get(fd)
                     if connection is None:
                         continue  # closed earlier in this pass
-                    if events & WRITE:
-                        connection.on_writable()
-                    if events & READ:
-                        connection.on_readable()
-                    elif events & _GONE:
-                        connection.broken()
+                    try:
+                        if events & WRITE:
+                            connection.on_writable()
+                        if events & READ:
+                            connection.on_readable()
+                        elif events & _GONE:
+                            connection.broken()
+                    except Exception:  # noqa: BLE001 - the supervisor
+                        connection.crashed()
                 self.passes += 1
                 if flusher.dirty:
                     flusher.flush_now()

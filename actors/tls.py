@@ -14,9 +14,12 @@ RECEIVE_BYTES = 64 * 1024
 
 
 class TlsSocket:
-    """`send` returns how many bytes were taken, or -1: all taken, but the socket is full now."""
+    """`send` returns how many bytes were taken, or -1: all taken, but the socket is full now.
 
-    __slots__ = ("_incoming", "_object", "_outgoing", "_shaken", "_socket", "_unsent")
+    Until it is `shaken` (the handshake is over) nothing can be sent, however writable the socket.
+    """
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "_socket", "_unsent", "shaken")
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -24,7 +27,7 @@ class TlsSocket:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._socket = sock
         self._unsent = b""
-        self._shaken = False
+        self.shaken = False
 
     def recv(self, size: int) -> bytes:
         """Plain bytes; b"" at the end of the stream; `BlockingIOError` if there are none yet.
@@ -38,9 +41,9 @@ class TlsSocket:
         else:
             self._incoming.write_eof()
         try:
-            if not self._shaken:
+            if not self.shaken:
                 self._object.do_handshake()
-                self._shaken = True
+                self.shaken = True
             return self._decrypted()
         except ssl.SSLWantReadError:
             raise BlockingIOError from None

@@ -16,6 +16,8 @@ import trio
 from actors.node import Node, Options
 from actors.sweeper import run_sweeper
 from actors.wires import TCP_MSGPACK
+from api.app import application
+from api.server import HttpServer
 from broker.commands.account import Services
 from broker.commands.opening import Opening
 from broker.commands.rates import RateLimit
@@ -25,7 +27,7 @@ from broker.drain import finish, say_goodbye
 from broker.listener import Listener, bind
 from broker.running import Address, Running
 from broker.security.passwords import Passwords
-from broker.security.secret import load_secret
+from broker.security.secret import OPERATOR_FILE, load_secret
 from broker.security.tokens import Tokens
 from storage.interfaces import Store
 from storage.sqlite import open_sqlite
@@ -44,29 +46,31 @@ async def run(
     """
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = load_secret(config.data)
+    operator = load_secret(config.data, file=OPERATOR_FILE)
     async with open_sqlite(config.database, exclusive=True) as store:
         _settle_memory()
-        await serve(config, store, secret, task_status=task_status)
+        await serve(config, node_of(config, store), secret, operator, task_status=task_status)
 
 
 async def serve(
     config: Config,
-    store: Store,
+    node: Node,
     secret: bytes,
+    operator: bytes,
     *,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve from any store; it is the caller's to close."""
+    """Serve with a node of any store; the store is the caller's to close.
+
+    `secret` signs session tokens; `operator` is the token that opens /api/monitor.
+    """
     context = tls_context(config.tls)
-    node = Node(
-        store,
-        limits=config.limits,
-        options=options(config),
-        allowed_origins=frozenset(config.http.allowed_origins) or None,
-    )
-    opening = Opening(node, services(config, node, secret))
+    shared = services(config, node, secret)
+    opening = Opening(node, shared)
     node.opening_table = opening_table(opening)
     node.open_table = open_table(opening)
+    server = HttpServer(application(node, shared, operator))
+    node.http = server.serve
     stop = trio.Event()
     async with trio.open_nursery() as tasks:
         node.tasks = tasks
@@ -94,6 +98,7 @@ async def serve(
                 listeners.cancel_scope.cancel()
             drain_s = config.connections.drain_ms / 1000
             connections.cancel_scope.deadline = trio.current_time() + drain_s
+            await server.close()
             await say_goodbye(node, config.connections.drain_ms)
         await finish(node)
         tasks.cancel_scope.cancel()
@@ -116,6 +121,16 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+def node_of(config: Config, store: Store) -> Node:
+    """The actors' common ground, as it is configured; nothing runs yet."""
+    return Node(
+        store,
+        limits=config.limits,
+        options=options(config),
+        allowed_origins=frozenset(config.http.allowed_origins) or None,
+    )
 
 
 def options(config: Config) -> Options:

@@ -1,4 +1,5 @@
-"""The secret that signs session tokens: one file in the data directory, made on first use.
+"""Secrets of the data directory, a file each, made on first use: the one that signs session tokens,
+and the one by which the operator is known.
 
 Whoever has it can be anybody, so it is never logged, printed or taken from a variable, and a file
 that others could have read is refused instead of being repaired.
@@ -12,21 +13,25 @@ import stat
 from pathlib import Path
 
 SECRET_FILE = "secret"
+OPERATOR_FILE = "operator"
+"""Holds the token by which /api/monitor knows the operator."""
 SECRET_BYTES = 32
 """Entropy of a new secret; also the least length of the file."""
 SECRET_MAX_BYTES = 4096
+
+_VOID = {SECRET_FILE: "all sessions then end", OPERATOR_FILE: "the old one is then void"}
 
 
 class SecretError(Exception):
     """There is no usable secret; the message says what to do about it."""
 
 
-def load_secret(data: Path, *, create: bool = True) -> bytes:
-    """The signing secret of a data directory. With `create`, both are made if they are missing.
+def load_secret(data: Path, *, create: bool = True, file: str = SECRET_FILE) -> bytes:
+    """A secret of a data directory. With `create`, both are made if they are missing.
 
     Raises `SecretError` if it is missing, unreadable, too short, or open to other users.
     """
-    path = data / SECRET_FILE
+    path = data / file
     try:
         if create and not path.exists():
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,12 +80,12 @@ def _read(path: Path) -> bytes:
             mode = stat.S_IMODE(status.st_mode)
             raise SecretError(
                 f"{path} is open to other users (mode {mode:03o}): run `chmod 600 {path}`, or "
-                "delete it if somebody may have read it (all sessions then end)"
+                f"delete it if somebody may have read it ({_VOID[path.name]})"
             )
         secret = file.read(SECRET_MAX_BYTES + 1).strip()
     if not SECRET_BYTES <= len(secret) <= SECRET_MAX_BYTES:
         raise SecretError(
             f"{path} must hold {SECRET_BYTES} to {SECRET_MAX_BYTES} bytes and holds {len(secret)}: "
-            "delete it to have a new one made (all sessions then end)"
+            f"delete it to have a new one made ({_VOID[path.name]})"
         )
     return secret

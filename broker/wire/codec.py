@@ -133,10 +133,15 @@ def _usable_id(value: object) -> int | None:
 
 
 def _refusal(name: object, fault: str) -> Refusal:
-    text, path = _split(fault)
-    if path == "t" and isinstance(name, str) and name not in COMMAND_NAMES:
+    if isinstance(name, str) and name not in COMMAND_NAMES and _split(fault)[1] == "t":
         quoted = name if len(name) <= NAME_QUOTED_MAX_CHARS else name[:NAME_QUOTED_MAX_CHARS] + "…"
         return Refusal(Code.UNKNOWN_COMMAND, f"there is no command `{quoted}`", field="t")
+    return field_refusal(fault)
+
+
+def field_refusal(fault: str) -> Refusal:
+    """What a client is told of msgspec's words for a value of the wrong type."""
+    text, path = _split(fault)
     if missing := _MISSING.fullmatch(text):
         path = f"{path}.{missing[1]}" if path else missing[1]
         return Refusal(Code.BAD_REQUEST, f"`{path}` is missing", field=path)

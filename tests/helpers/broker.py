@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import trio
 
-from broker.app import serve
+from actors.node import Node
+from broker.app import node_of, serve
 from broker.config import Config
 from broker.running import Running
 from broker.security.tokens import Tokens, new_session_id
@@ -37,11 +38,16 @@ class Broker:
     """`running` is what `broker.app.serve` gave; `join` is where most tests begin."""
 
     config: Config
-    store: Store
+    node: Node
     running: Running
     nursery: trio.Nursery
     tls: ssl.SSLContext | None = None
     users: dict[str, User] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        """What the broker keeps everything in."""
+        return self.node.store
 
     async def tcp(self) -> Peer:
         """A connection that has said nothing yet."""
@@ -110,9 +116,9 @@ async def running_broker(
     `tls` is what its clients trust. It is cancelled at the end, not drained.
     """
     config = config_with(data, {key.replace("__", "."): v for key, v in settings.items()})
-    store = MemoryStore() if store is None else store
+    node = node_of(config, MemoryStore() if store is None else store)
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
-        running = await nursery.start(partial(serve, config, store, SECRET))
-        yield Broker(config, store, running, nursery, tls)
+        running = await nursery.start(partial(serve, config, node, SECRET, OPERATOR))
+        yield Broker(config, node, running, nursery, tls)
         nursery.cancel_scope.cancel()

@@ -84,8 +84,8 @@ class WebSocketCarrier:
         try:
             return await doing
         except ConnectionClosed as error:
-            assert error.reason is not None
-            raise Ended(error.reason.code, error.reason.reason) from None
+            reason = error.reason
+            raise Ended(*((reason.code, reason.reason) if reason else ())) from None
 
     async def aclose(self) -> None:
         await self.websocket.aclose()
