@@ -1,0 +1,296 @@
+"""The load client's process: a job comes in on standard input, an outcome goes out (JSON both).
+
+`python -m bench.load`, pinned apart from the server. It knows the server by its port and process
+id alone, and reads the server's CPU clock at the very edges of the measured window.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import msgspec
+
+from bench import machine, opening, stats
+from bench.jobs import OPENING_AT_ONCE, Checks, Job, Outcome
+from bench.opening import Opened, Script
+from bench.peers import Peer, peer
+from bench.profiled import START, STOP
+from bench.traffic import ByteMember, Clock, Loop, MarkMember, Publisher, SampleMember
+
+SAMPLES_PER_JOB = 2
+SPARE_FILES = 200
+QUIET_S = 0.3
+SETTLE_LIMIT_S = 30.0
+IDLE_WARM_CONNECTIONS = 50
+IDLE_SETTLE_S = 1.0
+
+
+class Edge(NamedTuple):
+    """All counters at one moment."""
+
+    wall: float
+    server_cpu: float
+    load_cpu: float
+    messages: float
+    publishes: int
+
+    def to(self, end: Edge, *, publishes: bool) -> Outcome:
+        """What happened between two edges."""
+        return Outcome(
+            count=end.publishes - self.publishes
+            if publishes
+            else int(end.messages - self.messages),
+            publishes=end.publishes - self.publishes,
+            elapsed_s=end.wall - self.wall,
+            server_cpu_s=end.server_cpu - self.server_cpu,
+            load_cpu_s=end.load_cpu - self.load_cpu,
+        )
+
+
+def run(job: Job) -> Outcome:
+    """Do one job. Raises `HungUp`, `Stalled`, `ProtocolError`, `OSError`."""
+    machine.raise_file_limit(job.connections + SPARE_FILES)
+    match job.shape:
+        case "idle":
+            return _idle(job)
+        case "connect":
+            return _connect(job)
+    return _traffic(job)
+
+
+def _traffic(job: Job) -> Outcome:
+    speaks = peer(job)
+    opened = speaks.open(job)
+    crowd = Crowd(job, speaks, opened)
+    gc.freeze()
+    gc.disable()
+    with closing(crowd.loop) as loop:
+        loop.settle(QUIET_S, SETTLE_LIMIT_S)
+        crowd.reset()
+        loop.start()
+        loop.run(job.warmup_s)
+        crowd.clock.sampling = True
+        _signal(job, START)
+        begin = crowd.edge()
+        loop.run(job.window_s)
+        end = crowd.edge()
+        _signal(job, STOP)
+        crowd.clock.sampling = loop.publishing = False
+        checks = crowd.drain_and_check()
+    for connection in opened:
+        opening.abandon(connection.sock)
+    return msgspec.structs.replace(
+        begin.to(end, publishes=job.shape == "pairs"),
+        ack=stats.latency(crowd.clock.acks),
+        delivery=stats.latency(crowd.clock.deliveries),
+        checks=checks,
+    )
+
+
+def _signal(job: Job, what: signal.Signals) -> None:
+    """Tell a profiled server that the window begins or ends."""
+    if job.profiled:
+        os.kill(job.server_pid, what)
+
+
+class Crowd:
+    """All members of all conversations of a job, and what they add up to."""
+
+    def __init__(self, job: Job, speaks: Peer, opened: list[Opened]) -> None:
+        self.job = job
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.publishers: list[Publisher] = []
+        self.samples: list[SampleMember] = []
+        self.by_mark: list[MarkMember] = []
+        self.by_byte: list[ByteMember] = []
+        self._speaks = speaks
+        self._buffer = bytearray(262_144)
+        for index, (connection, publish) in enumerate(
+            zip(opened, speaks.converse(job, opened), strict=True)
+        ):
+            if publish:
+                self._add_publisher(connection, publish, speaks.ack_mark(index))
+            else:
+                self._add_member(connection)
+
+    def _add_publisher(
+        self, connection: Opened, publish: Callable[[int, bytes], bytes], ack_mark: bytes
+    ) -> None:
+        publisher = Publisher(
+            connection.sock,
+            publish,
+            self._speaks.message_mark,
+            ack_mark,
+            self.clock,
+            self.loop.watch,
+        )
+        self.publishers.append(publisher)
+        self.loop.add_publisher(publisher, self.job.in_flight)
+
+    def _add_member(self, connection: Opened) -> None:
+        """The first few are sampled; of the others, bytes are counted where that says enough."""
+        mark = self._speaks.message_mark
+        member: SampleMember | ByteMember | MarkMember
+        if len(self.samples) < SAMPLES_PER_JOB:
+            parses = self.job.transport if self._speaks.parses else None
+            member = SampleMember(connection.sock, mark, self.clock, parses)
+            self.samples.append(member)
+        elif self.job.groups == 1 and self._speaks.same_stream:
+            member = ByteMember(connection.sock, self._buffer)
+            self.by_byte.append(member)
+        else:
+            member = MarkMember(connection.sock, mark)
+            self.by_mark.append(member)
+        self.loop.add_member(member)
+
+    def reset(self) -> None:
+        """Forget what came before the first message, as the entries of who joined."""
+        for publisher in self.publishers:
+            publisher.messages.count = publisher.acks.count = 0
+        for sample in self.samples:
+            sample.messages.count = sample.bytes = 0
+        for member in self.by_mark:
+            member.messages.count = 0
+        for counter in self.by_byte:
+            counter.bytes = 0
+
+    @property
+    def message_bytes(self) -> float:
+        """The mean size of a delivery, by a member who counts both; 1 before the first."""
+        if not self.samples or not self.samples[0].messages.count:
+            return 1.0
+        return self.samples[0].bytes / self.samples[0].messages.count
+
+    def deliveries(self) -> float:
+        """How many messages all members have got so far."""
+        counted: list[Publisher | SampleMember | MarkMember]
+        counted = [*self.publishers, *self.samples, *self.by_mark]
+        total = sum(member.messages.count for member in counted)
+        return total + sum(member.bytes for member in self.by_byte) / self.message_bytes
+
+    def edge(self) -> Edge:
+        """The counters now."""
+        publishes = sum(publisher.acks.count for publisher in self.publishers)
+        return Edge(
+            time.monotonic(),
+            machine.cpu_seconds(self.job.server_pid),
+            time.process_time(),
+            self.deliveries(),
+            publishes,
+        )
+
+    def drain_and_check(self) -> Checks:
+        """Wait for what is in flight, then compare what came with what was sent."""
+        publishes = sum(publisher.sent for publisher in self.publishers)
+        wanted = publishes * self.job.members
+        self.loop.run(self.job.drain_s, lambda: not self.loop.in_flight)
+        self.loop.settle(QUIET_S, self.job.drain_s)
+        problems = [problem for sample in self.samples for problem in sample.order[:5]]
+        if lost := self.loop.in_flight:
+            problems.append(f"{lost} of {publishes} messages were never answered")
+        got = round(self.deliveries())
+        if got != wanted:
+            problems.append(f"{got} deliveries of {wanted}")
+        if self.by_byte:
+            problems += self._unequal()
+        return Checks(
+            publishes=publishes,
+            deliveries=got,
+            parsed_members=len(self.samples) if self._speaks.parses else 0,
+            problems=problems,
+        )
+
+    def _unequal(self) -> Iterator[str]:
+        wanted = self.samples[0].bytes
+        different = sum(member.bytes != wanted for member in self.by_byte)
+        if different:
+            yield f"{different} members got other than {wanted} bytes"
+
+
+def _idle(job: Job) -> Outcome:
+    """What connections that do nothing cost; a few are opened before, so that code is loaded."""
+    speaks = peer(job)
+    few = msgspec.structs.replace(job, groups=1, members=min(IDLE_WARM_CONNECTIONS, job.members))
+    for connection in speaks.open(few):
+        opening.abandon(connection.sock)
+    time.sleep(IDLE_SETTLE_S)
+    cpu, load, wall = machine.cpu_seconds(job.server_pid), time.process_time(), time.monotonic()
+    before = machine.private_kib(job.server_pid)
+    opened = speaks.open(job)
+    time.sleep(IDLE_SETTLE_S)
+    added = machine.private_kib(job.server_pid) - before
+    outcome = Outcome(
+        count=len(opened),
+        elapsed_s=time.monotonic() - wall,
+        server_cpu_s=machine.cpu_seconds(job.server_pid) - cpu,
+        load_cpu_s=time.process_time() - load,
+        private_kib=added,
+    )
+    for connection in opened:
+        opening.abandon(connection.sock)
+    return outcome
+
+
+def _connect(job: Job) -> Outcome:
+    """Open, say hello, be welcomed, close; again and again."""
+    results = opening.run_all(job.host, job.port, _visits(job), at_once=OPENING_AT_ONCE)
+    marks: list[tuple[float, float, float]] = []
+    count, measured = 0, 0
+    end = time.monotonic() + job.warmup_s
+    for _ in results:
+        count += 1
+        if time.monotonic() < end:
+            continue
+        cpu = machine.cpu_seconds(job.server_pid)
+        marks.append((time.monotonic(), cpu, time.process_time()))
+        _signal(job, START if len(marks) == 1 else STOP)
+        if len(marks) == 2:
+            measured = count
+            break
+        count, end = 0, time.monotonic() + job.window_s
+    for _ in results:
+        pass
+    (wall, cpu, load), (wall_end, cpu_end, load_end) = marks
+    return Outcome(
+        count=measured,
+        elapsed_s=wall_end - wall,
+        server_cpu_s=cpu_end - cpu,
+        load_cpu_s=load_end - load,
+    )
+
+
+def _visits(job: Job) -> Iterator[Callable[[socket.socket], Script[bool]]]:
+    """Visits until the time of the job is over; tokens in turn."""
+    stop = time.monotonic() + job.warmup_s + job.window_s + 0.1
+    tokens = itertools.cycle(job.tokens)
+
+    def visit(sock: socket.socket) -> Script[bool]:
+        yield from opening.parley(sock, next(tokens), job.transport)
+        if job.transport == "ws":
+            yield from opening.close_websocket(sock)
+        opening.abandon(sock)
+        return True
+
+    while time.monotonic() < stop:
+        yield visit
+
+
+def main() -> None:
+    """Standard input to standard output; a failure is a line on standard error and exit code 1."""
+    machine.pin(machine.LOAD_CPU)
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    sys.stdout.buffer.write(msgspec.json.encode(run(job)))
+
+
+if __name__ == "__main__":
+    main()
