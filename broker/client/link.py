@@ -44,8 +44,8 @@ class Link:
     """One connection. `run` ends with it; everything else is a plain call.
 
     `on_event` takes an event's frame and may raise `BadAnswer`. `may_read` is awaited before each
-    read and each frame: while it waits, what the broker sends stays in the socket. `output` is given whenever the
-    session has something to write.
+    read and each frame: while it waits, what the broker sends stays in the socket. `output` is
+    given whenever the session has something to write.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class Link:
         self._may_read = may_read
         self._output = output
         self._heartbeat_seconds = math.inf
+        self._listening_since = math.inf
+        """Since when the reader waits for bytes; infinite while it does not."""
         self._welcome: Frame | None = None
         self._opened = trio.Event()
         self._end: End | None = None
@@ -94,6 +96,7 @@ class Link:
                 if opening.cancelled_caught or self._welcome is None:
                     self.finish(End(f"no welcome within {OPENING_SECONDS:g} s"))
                 else:
+                    nursery.start_soon(self._watch_silence)
                     nursery.start_soon(work, self._welcome)
         assert self._end is not None
         return self._end
@@ -101,7 +104,6 @@ class Link:
     def _answered(self, hello: Call) -> None:
         outcome = hello.outcome
         if isinstance(outcome, dict):
-            # Set here, in the reader's own turn, so that its very next wait has the time limit.
             beat = outcome.get("heartbeat_ms")
             if isinstance(beat, int) and beat > 0:
                 self._heartbeat_seconds = max(beat / 1000, HEARTBEAT_MIN_SECONDS)
@@ -113,22 +115,27 @@ class Link:
             self.finish(End(str(outcome), error=outcome))
 
     async def _read(self) -> None:
-        while True:
-            await self._may_read()
-            silence_seconds = 2 * self._heartbeat_seconds
-            frames: list[bytes] = []
-            try:
-                with trio.move_on_after(silence_seconds) as silence:
-                    frames = await self._transport.receive()
+        try:
+            while True:
+                await self._may_read()
+                self._listening_since = trio.current_time()
+                frames = await self._transport.receive()
+                self._listening_since = math.inf
                 for data in frames:
                     await self._may_read()
                     self._take(unpack(data))
-            except (TransportBroken, BadAnswer) as error:
-                self.finish(End(str(error)))
-                return
-            if silence.cancelled_caught:
+        except (TransportBroken, BadAnswer) as error:
+            self.finish(End(str(error)))
+
+    async def _watch_silence(self) -> None:
+        """End a connection that has been listened to for two heartbeats without a word."""
+        silence_seconds = 2 * self._heartbeat_seconds
+        while True:
+            since = min(self._listening_since, trio.current_time())
+            await trio.sleep_until(since + silence_seconds)
+            # A time limit around every single read would cost more than the read.
+            if self._listening_since == since:
                 self.finish(End(f"the broker was silent for {silence_seconds:g} s"))
-                return
 
     def _take(self, frame: Frame) -> None:
         match frame.get("t"):

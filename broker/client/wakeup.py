@@ -9,14 +9,13 @@ class Wakeup:
     """Wakes whoever waits now. Waiters look at the state themselves, in a loop."""
 
     def __init__(self) -> None:
-        self._event = trio.Event()
+        self._lot = trio.lowlevel.ParkingLot()
 
     def set(self) -> None:
         """Wake all who wait."""
-        if self._event.statistics().tasks_waiting:
-            self._event.set()
-            self._event = trio.Event()
+        if self._lot:
+            self._lot.unpark_all()
 
     async def wait(self) -> None:
         """Sleep until the next `set`."""
-        await self._event.wait()
+        await self._lot.park()
