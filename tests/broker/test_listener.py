@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 from actors.wires import TCP_MSGPACK
@@ -174,7 +174,9 @@ async def test_a_head_that_trickles_in_is_too_late(
     stream = await trio.open_tcp_stream(http.host, http.port)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trickle, Peer(TcpCarrier(stream)), b"GET /ws HTTP/1.1\r\n" * 99)
-        assert await stream.receive_some() == b""
+        # Closed with bytes unread: the client may see a reset.
+        with contextlib.suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""
         nursery.cancel_scope.cancel()
     assert trio.current_time() < 12
 
@@ -247,11 +249,9 @@ async def test_accepting_goes_on_after(
 
 async def test_another_failure_of_accept_is_loud(broker: Broker) -> None:
     (sock,) = bind("127.0.0.1", 0)
-    with trio.testing.RaisesGroup(OSError):
-        async with trio.open_nursery() as nursery:
-            listener = Listener(broker.node, TCP_MSGPACK, None, nursery)
-            nursery.start_soon(listener.run, Failing(sock, errno.EBADF))
-            await trio.open_tcp_stream(*sock.getsockname())
+    listener = Listener(broker.node, TCP_MSGPACK, None, broker.nursery)
+    with socket.create_connection(sock.getsockname()), pytest.raises(OSError, match="EBADF"):
+        await listener.run(Failing(sock, errno.EBADF))  # type: ignore[arg-type]
 
 
 def test_a_broker_without_descriptors_serves_those_it_has_and_recovers(tmp_path: Path) -> None:
