@@ -159,6 +159,7 @@ class Crowd:
             publisher.messages.count = publisher.acks.count = 0
         for sample in self.samples:
             sample.messages.count = sample.bytes = 0
+            sample.order.clear()
         for member in self.by_mark:
             member.messages.count = 0
         for counter in self.by_byte:

@@ -148,8 +148,7 @@ def _load(job: Job) -> Outcome:
     except subprocess.TimeoutExpired:
         raise ServerFailed(f"the load client was not done after {limit:g} s") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise ServerFailed(f"the load client failed: {said[-servers.ERROR_TAIL_CHARS :]}")
+        raise ServerFailed(f"the load client failed: {servers.last_words(done.stderr)}")
     return msgspec.json.decode(done.stdout, type=Outcome)
 
 

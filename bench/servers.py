@@ -24,7 +24,7 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 TOKEN_TIMEOUT_S = 300.0
 NATS_VARIABLE = "PARLEY_BENCH_NATS"
-ERROR_TAIL_CHARS = 2_000
+LAST_WORDS_CHARS = 300
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: `bench` is not installed."""
 
@@ -69,7 +69,7 @@ def make_users(data: Path, count: int) -> list[str]:
     )
     tokens = made.stdout.split()
     if made.returncode or len(tokens) != count:
-        raise ServerFailed(f"no tokens were made: {made.stderr[-ERROR_TAIL_CHARS:]}")
+        raise ServerFailed(f"no tokens were made: {last_words(made.stderr.encode())}")
     return tokens
 
 
@@ -126,11 +126,17 @@ def serve(
                 raise ServerFailed(f"{system} ended with {process.returncode}")
         except BaseException as error:
             said.seek(0)
-            if tail := said.read().decode(errors="replace")[-ERROR_TAIL_CHARS:].strip():
-                error.add_note(f"{system} said: {tail}")
+            if last := last_words(said.read()):
+                error.add_note(f"{system} said: {last}")
             raise
         finally:
             _end(process)
+
+
+def last_words(said: bytes) -> str:
+    """The last line of what a process said, as far as it is worth showing."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1][-LAST_WORDS_CHARS:] if lines else ""
 
 
 def _prepare() -> None:
