@@ -2,9 +2,11 @@
 
 Measured on one core, 500 conversations x 1 payload of 170 bytes a commit, checkpoints and merges
 counted in, after 600 such commits: 3.5-4.2 us of CPU a row, against 6.1-7.9 (and growing with the
-index) when every row goes straight into `chunk`. Chunks of 1.4 KB are cheaper without the detour:
-8.9 against 11.6. Of the page sizes 8192 was best for both; 1024 and 2048 were worse, as was text
-in place of conversation numbers (6.6 against 5.4).
+index) when every row goes straight into `chunk`; 5.4-6.5 with all of the store around it, on a busy
+machine. Chunks of 1.4 KB are cheaper without the detour: 8.9 against 11.6. Of the page sizes 8192
+was best for both; 1024 and 2048 were worse, as was text in place of conversation numbers (6.6
+against 5.4). Statements of many rows cost no less CPU than `executemany` (5.4 against 4.6) but take
+the GIL once for 128 rows.
 
 Runs in the writer's thread. What is where never matters to a reader.
 """
@@ -14,14 +16,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from storage.sqlite.chunks import CHUNK_MAX_BYTES, split, unpack
+from storage.sqlite.chunks import CHUNK_MAX_BYTES, CHUNK_MAX_ENTRIES, split, unpack
 from storage.sqlite.rows import Insert
 
 RECENT_MAX_BYTES = 1_024
 """Larger chunks are not merged: they are their own batch."""
 
 MERGE_ROWS = 4_000
-"""Rows of `recent` that are merged at once: some 15 ms during which nothing is committed."""
+"""Rows of `recent` that are merged at once: some 6 ms during which nothing is committed."""
 
 Piece = tuple[int, int, int, int, bytes]
 """The conversation's number, first and last seq, ts, data."""
@@ -33,14 +35,28 @@ _HOLDING = """
     SELECT id, first, last, ts, data FROM {table}
     WHERE conv = ? AND last >= ? ORDER BY last LIMIT 1
 """
-# A large chunk may lie between two small ones, so only neighbours are joined: along a run without
-# a hole `last` grows as the running count of entries does. Bounded: the rows of a group end within
-# 256 seqs, and each has at most `RECENT_MAX_BYTES`. The bytes are joined group by group, because
-# only a subquery along the index is sure to come in order.
-_MERGE = f"""
+# Joined in one pass along the index: what nearly every conversation has, a run without a hole,
+# short enough for one chunk.
+_TS = "(SELECT ts FROM recent AS r WHERE r.conv = g.conv AND r.last = g.last)"
+_MERGE_WHOLE = f"""
     INSERT INTO chunk {_COLUMNS}
-    SELECT g.conv, g.first, g.last,
-           (SELECT ts FROM recent AS r WHERE r.conv = g.conv AND r.last = g.last),
+    SELECT g.conv, g.first, g.last, {_TS}, g.data
+    FROM (
+        SELECT conv, min(first) AS first, max(last) AS last,
+               CAST(group_concat(data, '') AS BLOB) AS data
+        FROM recent INDEXED BY recent_place GROUP BY conv
+        HAVING sum(last - first + 1) = max(last) - min(first) + 1
+           AND max(last) - min(first) < {2 * CHUNK_MAX_ENTRIES}
+           AND sum(length(data)) <= {CHUNK_MAX_BYTES}
+    ) AS g
+"""
+
+# The others: a large chunk may lie between two small ones, so only neighbours are joined. Along a
+# run without a hole `last` grows as the running count of entries does. Bounded: the rows of a group
+# end within 256 seqs, and each has at most `RECENT_MAX_BYTES`.
+_MERGE_RUNS = f"""
+    INSERT INTO chunk {_COLUMNS}
+    SELECT g.conv, g.first, g.last, {_TS},
            (SELECT CAST(group_concat(data, '') AS BLOB) FROM (
                SELECT data FROM recent AS r
                WHERE r.conv = g.conv AND r.last BETWEEN g.first AND g.last ORDER BY r.last
@@ -52,10 +68,12 @@ _MERGE = f"""
                    last - sum(last - first + 1) OVER (PARTITION BY conv ORDER BY last) AS run
             FROM recent
         )
-        GROUP BY conv, run, last / 256
+        GROUP BY conv, run, last / {CHUNK_MAX_ENTRIES}
     ) AS g
 """
-_BYTES_AFTER = "SELECT coalesce(sum(length(data)), 0) FROM chunk WHERE id > ?"
+_GATHERED_BYTES = "SELECT coalesce(sum(length(data)), 0) FROM recent"
+_DELETE_MERGED = "DELETE FROM recent WHERE conv IN (SELECT conv FROM chunk WHERE id > ?)"
+_MERGED_BYTES = "SELECT coalesce(sum(length(data)), 0) FROM chunk WHERE id > ?"
 
 
 class Pieces:
@@ -107,14 +125,19 @@ class Pieces:
         # Should this fail, then not again with every commit.
         self._merge_at = (self._recent or 0) + MERGE_ROWS
         (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM chunk").fetchone()
-        (before,) = connection.execute(
-            "SELECT coalesce(sum(length(data)), 0) FROM recent"
-        ).fetchone()
-        connection.execute(_MERGE)
-        (after,) = connection.execute(_BYTES_AFTER, (newest,)).fetchone()
-        if before != after:
+        (gathered,) = connection.execute(_GATHERED_BYTES).fetchone()
+
+        def merged() -> int:
+            (count,) = connection.execute(_MERGED_BYTES, (newest,)).fetchone()
+            return int(count)
+
+        connection.execute(_MERGE_WHOLE)
+        if merged() != gathered:
+            connection.execute(_DELETE_MERGED, (newest,))
+            connection.execute(_MERGE_RUNS)
+        if merged() != gathered:
             # Joining blobs by group_concat is SQLite's practice, not its promise.
-            raise sqlite3.OperationalError(f"merging {before} bytes gave {after}")
+            raise sqlite3.OperationalError(f"merging {gathered} bytes gave {merged()}")
         connection.execute("DELETE FROM recent")
         self._recent = 0
         self._merge_at = MERGE_ROWS
