@@ -132,6 +132,11 @@ async def test_not_ready_without_a_store_but_alive(tmp_path: Path) -> None:
         assert (await http.get("/healthz")).status_code == 200
 
 
+async def test_not_ready_while_draining(broker: Broker, http: httpx.AsyncClient) -> None:
+    broker.node.draining = True
+    assert (await http.get("/readyz")).status_code == 503
+
+
 async def test_metrics_count_what_happens(broker: Broker, http: httpx.AsyncClient) -> None:
     alice = await broker.join("alice", over="ws")
     bob = await broker.user("bob")
