@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.faults import defect, error_reply, unavailable
-from actors.outbox import Outbox
+from actors.answering import Answering
+from actors.faults import defect
 from actors.parking import Parking
 from actors.reader import READ, WRITE
 from actors.tls import TlsSocket
@@ -27,7 +27,6 @@ from broker.wire.errors import CLOSE_STATUS, RECONNECT, ByeCode, Code, FrameErro
 from broker.wire.framing import Framer
 from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
 from broker.wire.websocket import close_frame
-from storage.errors import Unavailable
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation, Rule
@@ -62,13 +61,11 @@ class ConnectionStatistics(Struct, frozen=True):
     behind: int
 
 
-class Connection(Outbox):
+class Connection(Answering):
     """`table` maps the struct of a command to what is done with it, by the state of the opening."""
 
     __slots__ = (
         "_backlog",
-        "_eof",
-        "_held",
         "_job",
         "_left",
         "_mask",
@@ -79,7 +76,6 @@ class Connection(Outbox):
         "device",
         "fd",
         "framer",
-        "in_flight",
         "opened_at",
         "peer",
         "peers",
@@ -113,15 +109,12 @@ class Connection(Outbox):
         self.device = ""
         self.peers: dict[int, Conversation] | None = None
         self.watching: set[int] | None = None
-        self.in_flight = 0
         self.opened_at = self.seen_at = node.now()
         self._socket = sock
         self._tls = tls
         self._table: Table = node.opening_table
-        self._held = 0
         self._mask = READ
         self._backlog: list[bytes] | None = None
-        self._eof = False
         self._left = False
         self._job: tuple[Job, Any] | None = None
         self._parking = Parking()
@@ -228,8 +221,8 @@ class Connection(Outbox):
                 self.node.counters.crashes += 1
                 self.refuse(command.id, defect(f"command {type(command).__name__}"))
             if self.in_flight >= in_flight_max:
-                self._held |= HELD_BY_FLIGHT
-            if self._held:
+                self.held |= HELD_BY_FLIGHT
+            if self.held:
                 self._backlog = [*rest, *(self._backlog or ())]
                 self._rearm()
                 return
@@ -273,7 +266,7 @@ class Connection(Outbox):
             self._finish()
         else:
             # Half-closed: the peer may still read the replies that it waits for.
-            self._eof = True
+            self.half_closed = True
             self._rearm()
 
     def _on_http(self, framer: HttpOpening, data: bytes) -> None:
@@ -301,34 +294,34 @@ class Connection(Outbox):
 
     def begin(self, job: Job, argument: Any) -> None:
         """Have the connection's own task do something that waits; nothing is read meanwhile."""
-        self._held |= HELD_BY_JOB
+        self.held |= HELD_BY_JOB
         self._job = (job, argument)
         self._parking.unpark()
 
     def hold(self, reason: int) -> None:
-        self._held |= reason
+        self.held |= reason
 
     def pause(self) -> None:
         """Read no more, for good; what was read is still answered."""
         if not self.closing and not isinstance(self.framer, HttpOpening):
-            self._held |= HELD_BY_DRAIN
+            self.held |= HELD_BY_DRAIN
             self._rearm()
 
     def release(self, reason: int) -> None:
         """A reason to wait is gone; with the last one the backlog is dispatched."""
-        if not self._held & reason:
+        if not self.held & reason:
             return
-        self._held &= ~reason
-        if self._held or self.closing:
+        self.held &= ~reason
+        if self.held or self.closing:
             return
         backlog, self._backlog = self._backlog, None
         if not isinstance(self.framer, HttpOpening):
             self._dispatch(backlog or [])
-        if not self._held:
+        if not self.held:
             self._rearm()
 
     def _rearm(self) -> None:
-        mask = 0 if self._held or self._eof else READ
+        mask = 0 if self.held or self.half_closed else READ
         if self.stalled and (self._tls is None or self._tls.shaken):
             mask |= WRITE
         if mask != self._mask:
@@ -360,73 +353,22 @@ class Connection(Outbox):
     def wait_for(self, conversation: Conversation, command: Any, rule: Rule) -> None:
         """The conversation's mailbox is full: it takes the command when there is room."""
         conversation.block(self, command, rule)
-        self._held |= HELD_BY_MAILBOX
+        self.held |= HELD_BY_MAILBOX
 
     def unblock(self) -> None:
         """A full mailbox took the command that waited."""
         self.release(HELD_BY_MAILBOX)
-
-    async def perform(self, command: Any, work: Job) -> None:
-        """Run work that answers by itself or raises; the supervisor of single commands."""
-        try:
-            await work(self, command)
-        except Refusal as refusal:
-            self.refuse(command.id, refusal)
-        except Unavailable as error:
-            self.node.counters.store_failures += 1
-            self.refuse(command.id, unavailable(error))
-        except Exception:  # noqa: BLE001 - the supervisor
-            self.node.counters.crashes += 1
-            self.refuse(command.id, defect(f"command {type(command).__name__}"))
-        # No turn and no pass of the reader ends here, which would send the answer.
-        self.node.flusher.kick()
 
     async def perform_held(self, command: Any, work: Job) -> None:
         """`perform`, for a job of the connection's own task."""
         await self.perform(command, work)
         self.release(HELD_BY_JOB)
 
-    # Answering
-
-    def ok(self, command_id: int, **fields: object) -> None:
-        """The `ok` reply."""
-        self.answer({"t": "ok", "id": command_id, **fields})
-
-    def refuse(self, command_id: int | None, refusal: Refusal) -> None:
-        """The `error` reply."""
-        self.node.counters.refused += 1
-        self.answer_all([error_reply(command_id, refusal)])
-
-    def answer(self, reply: object) -> None:
-        """Any reply."""
-        self.in_flight -= 1
-        if self.closing:
-            return
-        data = self.wire.codec.encode(reply)
-        self.push(self.wire.header(len(data)) + data)
-        if self._held or self._eof:
-            self._answered()
-
-    def answer_all(self, replies: list[object]) -> None:
-        """Encode and write replies, and account for the commands that they answer."""
-        self.in_flight -= len(replies)
-        if self.closing or not replies:
-            return
-        encode = self.wire.codec.encode
-        header = self.wire.header
-        parts: list[bytes] = []
-        for reply in replies:
-            data = encode(reply)
-            parts += (header(len(data)), data)
-        self.push(b"".join(parts))
-        if self._held or self._eof:
-            self._answered()
-
-    def _answered(self) -> None:
+    def answered(self) -> None:
         """A connection that waits for its answers may have had enough of them."""
-        if self._held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
+        if self.held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
             self.release(HELD_BY_FLIGHT)
-        if self._eof and not self.in_flight:
+        if self.half_closed and not self.in_flight:
             self._close_when_sent()
 
     # Ending
@@ -457,7 +399,7 @@ class Connection(Outbox):
         if self.closing:
             return
         self.closing = True
-        self._held = 0
+        self.held = 0
         self._backlog = None
         self._leave()
         node = self.node
@@ -465,7 +407,7 @@ class Connection(Outbox):
         node.flusher.kick()
         if self.pending is None:
             self.drained()
-        elif not self._eof:
+        elif not self.half_closed:
             self._rearm()
 
     def drained(self) -> None:
@@ -477,14 +419,14 @@ class Connection(Outbox):
         except OSError:
             self._finish()
             return
-        if self._eof:
+        if self.half_closed:
             self._finish()
         else:
             self._rearm()
 
     def check_silence(self) -> None:
         """Nothing was received for too long, unless it is we who do not read."""
-        if not self._held and not self.closing:
+        if not self.held and not self.closing:
             self.bye(ByeCode.IDLE)
 
     def cut(self) -> None:

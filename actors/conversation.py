@@ -1,4 +1,4 @@
-"""The one writer of a conversation's log: membership, sequence, keys, fan-out.
+"""The one writer of a conversation's log: its mailbox, its turns, its failures, its end.
 
 An actor whose turns are run by the pump (`actors.turn`): it takes everything in its mailbox,
 decides synchronously by the rules that the commands bring with them (`broker.commands`), and when
@@ -18,38 +18,18 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from actors.faults import error_reply, unavailable
-from actors.images import (
-    Batch,
-    Draft,
-    conversation_prefix,
-    key_bytes,
-    pair_of_images,
-)
+from actors.images import Draft
+from actors.ledger import Effect, Ledger, NeedEntries
 from actors.mailbox import Mailbox, MailboxStatistics
-from actors.memory import KeyWindow, Recent, draft_of
-from actors.wires import WIRES, Wire
-from broker.wire.codec import JSON
+from actors.memory import draft_of
 from broker.wire.errors import Refusal
 from broker.wire.replies import Sent
 from storage.errors import Unavailable
-from storage.records import (
-    MESSAGE_KINDS,
-    Append,
-    Commit,
-    Entry,
-    Group,
-    Loaded,
-    Mark,
-    Member,
-    Revision,
-    decode_entry,
-    encode_entry,
-)
+from storage.records import Commit, Group, Loaded, decode_entry
 
 if TYPE_CHECKING:
     from actors.connection import Connection
     from actors.node import Node
-    from actors.outbox import Outbox
 
 Rule = Callable[["Conversation", "Connection", Any], None]
 """Decides one command by plain calls on the conversation; raises `Refusal` or `NeedEntries`."""
@@ -57,16 +37,9 @@ Rule = Callable[["Conversation", "Connection", Any], None]
 Query = Callable[["Conversation", "Connection", Any], Awaitable[None]]
 """Answers one command after reading from the store; decides nothing."""
 
-FEW = 4
-"""Up to this many subscribers of a wire are looked at one by one for being senders."""
 
-
-class NeedEntries(Exception):
-    """A rule cannot decide before these older entries are fetched from the store."""
-
-    def __init__(self, seqs: Sequence[int]) -> None:
-        super().__init__(seqs)
-        self.seqs = seqs
+Item = tuple["Connection", Any, Rule]
+"""A command in the mailbox."""
 
 
 class ConversationStatistics(Struct, frozen=True):
@@ -78,69 +51,30 @@ class ConversationStatistics(Struct, frozen=True):
     mailbox: MailboxStatistics
 
 
-class Conversation:
-    """`head` is the newest entry that readers may know of."""
+class Conversation(Ledger):
+    """The actor; `Ledger` is its state and what its rules call."""
 
     __slots__ = (
-        "_answers",
         "_blocked",
-        "_drafts",
-        "_effects",
         "_loaded",
         "_loading",
         "_mailbox",
-        "_prefix",
         "_queued",
-        "_revised",
-        "_staged",
-        "_subscribers",
         "_waiting",
         "ended",
-        "group",
-        "head",
-        "keys",
-        "marks",
-        "members",
-        "name",
-        "node",
-        "recent",
-        "ts",
         "used_at",
     )
 
     def __init__(self, node: Node, name: str) -> None:
-        self.node = node
-        self.name = name
-        self.head = 0
-        self.ts = 0
-        self.group: Group | None = None
-        self.members: dict[int, Member] = {}
-        self.marks: dict[int, Mark] = {}
-        self.keys = KeyWindow()
-        self.recent = Recent(0)
+        super().__init__(node, name)
         self.ended = False
         self.used_at = node.now()
-        self._prefix = conversation_prefix(name)
-        self._mailbox: Mailbox[tuple[Connection, Any, Rule]] = Mailbox(
-            node.options.mailbox_commands
-        )
-        self._blocked: deque[tuple[Connection, Any, Rule]] = deque()
-        self._waiting: dict[Connection, deque[tuple[Connection, Any, Rule]]] = {}
-        self._subscribers: tuple[tuple[Wire, dict[Outbox, None]], ...] = tuple(
-            [(wire, {}) for wire in WIRES]
-        )
+        self._mailbox: Mailbox[Item] = Mailbox(node.options.mailbox_commands)
+        self._blocked: deque[Item] = deque()
+        self._waiting: dict[Connection, deque[Item]] = {}
         self._queued = False
         self._loaded = False
         self._loading = True
-        self._clear()
-
-    def _clear(self) -> None:
-        """Forget what this turn has decided."""
-        self._answers: list[tuple[Connection, int, object]] = []
-        self._drafts: list[Draft] = []
-        self._effects: list[tuple[int, Callable[[], None]]] | None = None
-        self._revised: dict[int, bytes] | None = None
-        self._staged: Commit | None = None
 
     # Mailbox
 
@@ -183,8 +117,9 @@ class Conversation:
         """Begin, or begin again, with the state from the store."""
         self._loading = False
         self._loaded = True
-        told = self.head if self._has_subscribers() else loaded.head.seq
-        self.head = loaded.head.seq
+        told = self.head if len(self.subscribers) else loaded.head.seq
+        for user in self.members:
+            self.node.registry.lost_interest(user, self)
         self._remember(loaded)
         if told < self.head:
             self._catch_up(self.head - told, loaded.tail)
@@ -195,30 +130,14 @@ class Conversation:
         if len(self._mailbox):
             self._wake()
 
-    def _remember(self, loaded: Loaded) -> None:
-        for user in self.members:
-            self.node.registry.lost_interest(user, self)
-        self.ts = loaded.head.ts
-        self.group = loaded.group
-        self.members = (
-            {} if loaded.missing_users else {member.user: member for member in loaded.members}
-        )
-        self.marks = {mark.user: mark for mark in loaded.marks}
-        self.keys = KeyWindow()
-        self.recent = Recent(loaded.head.seq - len(loaded.tail))
-        drafts: list[Draft] = []
-        for payload in loaded.tail:
-            entry = decode_entry(payload)
-            self.keys.recall(entry)
-            drafts.append(draft_of(entry, payload))
-        self.recent.extend(drafts)
-
     def _catch_up(self, missed: int, tail: list[bytes]) -> None:
         """Deliver the newest entries, stored but not told; `behind` where it is too much."""
         if missed > len(tail):
-            self._all_behind()
+            self.subscribers.fall_behind()
             return
-        self._fan_out([draft_of(decode_entry(payload), payload) for payload in tail[-missed:]])
+        self.subscribers.fan_out(
+            [draft_of(decode_entry(payload), payload) for payload in tail[-missed:]]
+        )
 
     def load_failed(self, error: Unavailable) -> None:
         """Answer everybody who waits; the next command tries again."""
@@ -227,7 +146,7 @@ class Conversation:
         for connection, command, _ in self._mailbox.take():
             connection.refuse(command.id, refusal)
         self._unblock()
-        if not self._has_subscribers() and not self._waiting and not len(self._mailbox):
+        if not len(self.subscribers) and not self._waiting and not len(self._mailbox):
             self.end()
         elif len(self._mailbox):
             self._wake()
@@ -244,11 +163,12 @@ class Conversation:
     def decide(self, commit: Commit) -> None:
         """Take everything in the mailbox, and add what it changes to the turn's commit."""
         self._queued = False
-        self.used_at = self.node.now()
+        self.used_at = self.node.turn.now
         if not self._loaded:
             return  # its last turn failed: the mailbox waits for the state to be loaded again
         waiting = self._waiting
-        for item in self._mailbox.take():
+        items = iter(self._mailbox.take())
+        for item in items:
             connection, command, rule = item
             if waiting and connection in waiting:
                 waiting[connection].append(item)
@@ -259,146 +179,12 @@ class Conversation:
                 self._answers.append((connection, command.id, refusal))
             except NeedEntries as need:
                 self._fetch(connection, command, rule, need.seqs)
-        drafts = self._drafts
-        if drafts:
-            payloads = [draft[0] for draft in drafts]
-            commit.appends.append(Append(self.name, self.head + 1, payloads, self.ts))
-        staged = self._staged
-        if staged is not None:
-            commit.revisions += staged.revisions
-            commit.groups += staged.groups
-            commit.members += staged.members
-            commit.gone += staged.gone
-            commit.marks += staged.marks
-
-    def append(
-        self,
-        sender: int,
-        kind: str,
-        body: Any = None,
-        *,
-        key: str = "",
-        ref: int = 0,
-        reply_to: int = 0,
-        mentions: list[int] | None = None,
-        digest: int = 0,
-    ) -> Entry:
-        """Add an entry to the log; it is stored and told with this turn."""
-        ts = self.node.turn.now_ms
-        if ts < self.ts:
-            ts = self.ts  # the wall clock was set back; a log's times never are
-        else:
-            self.ts = ts
-        drafts = self._drafts
-        seq = self.head + 1 + len(drafts)
-        entry = Entry(
-            seq=seq,
-            sender=sender,
-            ts=ts,
-            kind=kind,
-            body=body,
-            ref=ref,
-            reply_to=reply_to,
-            mentions=mentions,
-            key=key,
-        )
-        author = sender if kind in MESSAGE_KINDS else 0
-        drafts.append((encode_entry(entry), key_bytes(key), sender, author, mentions))
-        if key:
-            self.keys.add(sender, key, (seq, ts, digest))
-        return entry
-
-    def answer(self, connection: Connection, command_id: int, reply: object) -> None:
-        """Reply to a command when the turn is durable, in the order of the answers."""
-        self._answers.append((connection, command_id, reply))
-
-    def answer_by(
-        self, connection: Connection, command_id: int, answer: Callable[[], None]
-    ) -> None:
-        """Like `answer`, by a call that makes the reply then."""
-        self._answers.append((connection, command_id, partial(answer)))
-
-    def after(self, effect: Callable[[], None]) -> None:
-        """Do something that others see, when the turn is durable, at this place of the log."""
-        if self._effects is None:
-            self._effects = []
-        self._effects.append((len(self._drafts), effect))
-
-    @property
-    def next_seq(self) -> int:
-        """The seq that the next entry to be appended gets."""
-        return self.head + 1 + len(self._drafts)
-
-    def entry(self, seq: int) -> Entry:
-        """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
-        payload = self._revised.get(seq) if self._revised else None
-        if payload is None:
-            payload = self.recent.payload(seq)
-        if payload is None:
-            raise NeedEntries([seq])
-        return decode_entry(payload)
-
-    def revise(self, entry: Entry) -> None:
-        """Change the present state of a durable entry, when the turn is durable."""
-        payload = encode_entry(entry)
-        if self._revised is None:
-            self._revised = {}
-        self._revised[entry.seq] = payload
-        self._stage().revisions.append(Revision(self.name, entry.seq, payload))
-
-    def _stage(self) -> Commit:
-        if self._staged is None:
-            self._staged = Commit()
-        return self._staged
-
-    def admit(self, member: Member) -> None:
-        """Make a user a member from the next entry on."""
-        self.members[member.user] = member
-        self._stage().members.append(member)
-        self.after(partial(self._admitted, member.user))
-
-    def _admitted(self, user: int) -> None:
-        self.node.registry.interested(user, self)
-        for connection in self.node.registry.connections_of(user):
-            self.subscribe(connection)
-
-    def expel(self, user: int) -> None:
-        """End a membership: no entry after those of this turn so far reaches the user."""
-        del self.members[user]
-        staged = self._stage()
-        staged.members = [member for member in staged.members if member.user != user]
-        staged.gone.append((self.name, user))
-        self.after(partial(self._expelled, user))
-
-    def _expelled(self, user: int) -> None:
-        self.node.registry.lost_interest(user, self)
-        for connection in self.node.registry.connections_of(user):
-            self.unsubscribe(connection)
-            if connection.behind:
-                connection.behind.discard(self.name)
-
-    def stage_member(self, member: Member) -> None:
-        """Store a member's new role."""
-        self.members[member.user] = member
-        self._stage().members.append(member)
-
-    def stage_group(self, group: Group) -> None:
-        """Store the group's new data."""
-        self.group = group
-        self._stage().groups.append(group)
-
-    def move_mark(self, user: int, *, read: int = 0, delivered: int = 0) -> bool:
-        """Move a user's marks forward; False if they were there already."""
-        mark = self.marks.get(user)
-        if mark is None:
-            mark = self.marks[user] = Mark(self.name, user)
-        read = max(mark.read, min(read, self.head))
-        delivered = max(mark.delivered, min(delivered, self.head), read)
-        if (read, delivered) == (mark.read, mark.delivered):
-            return False
-        mark.read, mark.delivered = read, delivered
-        self._stage().marks.append(Mark(self.name, user, read, delivered))
-        return True
+            except Exception:
+                # For `crash`: this command is answered, those behind it are not lost.
+                self._answers.append((connection, command.id, None))
+                self._mailbox.put_back(list(items))
+                raise
+        self._stage_into(commit)
 
     # Queries: a connection's later commands to this conversation wait for the answer
 
@@ -473,7 +259,7 @@ class Conversation:
         if effects:
             self._apply_in_order(drafts, effects)
         elif drafts:
-            self._fan_out(drafts)
+            self.subscribers.fan_out(drafts)
         if self._blocked:
             self._unblock()
         if not self.members and not self._waiting:
@@ -505,149 +291,16 @@ class Conversation:
         if last is not None:
             last.answer_all(replies)
 
-    def _apply_in_order(
-        self, drafts: list[Draft], effects: list[tuple[int, Callable[[], None]]]
-    ) -> None:
+    def _apply_in_order(self, drafts: list[Draft], effects: list[tuple[int, Effect]]) -> None:
         """Effects stand between entries: who joins sees the entries after, who leaves, before."""
         start = 0
         for index, effect in effects:
             if index > start:
-                self._fan_out(drafts[start:index])
+                self.subscribers.fan_out(drafts[start:index])
                 start = index
             effect()
         if start < len(drafts):
-            self._fan_out(drafts[start:])
-
-    def _fan_out(self, drafts: list[Draft]) -> None:
-        """Write the entries to every subscriber: one shared image per wire, keys to senders."""
-        if len(drafts) == 1:
-            self._fan_out_one(drafts[0])
-            return
-        reached = 0
-        batch: Batch | None = None
-        for wire, subscribers in self._subscribers:
-            count = len(subscribers)
-            if not count:
-                continue
-            reached += count
-            if batch is None:
-                batch = Batch(self.name, self._prefix, drafts, self)
-            if count <= FEW:
-                self._write_to_few(batch, wire, subscribers)
-            else:
-                self._write_to_many(batch, wire, subscribers)
-        self.node.counters.delivered += reached * len(drafts)
-
-    def _fan_out_one(self, draft: Draft) -> None:
-        """A batch of one, to few: what most direct conversations do in most turns."""
-        sender = draft[2]
-        reached = 0
-        for wire, subscribers in self._subscribers:
-            count = len(subscribers)
-            if not count:
-                continue
-            reached += count
-            if count > FEW or wire.codec is JSON:
-                batch = Batch(self.name, self._prefix, [draft], self)
-                self._write_to_many(batch, wire, subscribers)
-                continue
-            plain, keyed = pair_of_images(wire, self._prefix, draft, self)
-            for outbox in tuple(subscribers):
-                image = keyed if outbox.user == sender else plain
-                if outbox.pending is None:
-                    outbox.pending = image
-                    self.node.flusher.dirty.append(outbox)
-                else:
-                    outbox.push(image)
-        self.node.counters.delivered += reached
-
-    def _write_to_few(self, batch: Batch, wire: Wire, subscribers: dict[Outbox, None]) -> None:
-        """Look at each for being a sender; the outboxes may leave as they are written to."""
-        senders = batch.senders
-        for outbox in tuple(subscribers):
-            user = outbox.user
-            outbox.push(batch.keyed(wire, user) if user in senders else batch.plain(wire))
-
-    def _write_to_many(self, batch: Batch, wire: Wire, subscribers: dict[Outbox, None]) -> None:
-        """The loop that fan-out is made of: no call per member who is clean."""
-        own = [
-            connection
-            for user in batch.senders
-            for connection in self.node.registry.connections_of(user)
-            if connection in subscribers
-        ]
-        for connection in own:
-            connection.push(batch.keyed(wire, connection.user))
-            subscribers.pop(connection, None)
-        image = batch.plain(wire)
-        dirty = self.node.flusher.dirty.append
-        slow: list[Outbox] = []
-        for outbox in subscribers:
-            if outbox.pending is None:
-                outbox.pending = image
-                dirty(outbox)
-            else:
-                slow.append(outbox)
-        for outbox in slow:
-            outbox.push(image)
-        for connection in own:
-            self.subscribe(connection)
-
-    def tell(
-        self, event: object, *, besides: object = None, users: Sequence[int] | None = None
-    ) -> None:
-        """An event that is no entry, to all live members' connections (or those of some)."""
-        if users is not None:
-            for user in users:
-                for connection in self.node.registry.connections_of(user):
-                    if connection is not besides:
-                        connection.push_event(event)
-            return
-        self._tell_subscribers(event, besides, ephemeral=False)
-
-    def tell_ephemeral(self, event: object, *, besides: object = None) -> None:
-        """An event that slow connections may miss."""
-        self._tell_subscribers(event, besides, ephemeral=True)
-
-    def _tell_subscribers(self, event: object, besides: object, *, ephemeral: bool) -> None:
-        for wire, subscribers in self._subscribers:
-            if subscribers:
-                data = wire.wrap(wire.codec.encode(event))
-                for outbox in list(subscribers):
-                    if outbox is besides:
-                        continue
-                    if ephemeral:
-                        outbox.push_ephemeral(data)
-                    else:
-                        outbox.push(data)
-
-    # Subscribers
-
-    def _has_subscribers(self) -> bool:
-        return any(subscribers for _, subscribers in self._subscribers)
-
-    def subscribe(self, connection: Connection) -> None:
-        """Live entries from the next one on, unless the connection is behind here."""
-        if not (connection.behind and self.name in connection.behind) and not connection.closing:
-            self._subscribers[connection.wire.index][1][connection] = None
-
-    def unsubscribe(self, outbox: Outbox) -> None:
-        self._subscribers[outbox.wire.index][1].pop(outbox, None)
-
-    def caught_up(self, connection: Connection, seq: int, head: int) -> None:
-        """A reply told the connection of everything up to `seq`: is it live again?
-
-        `head` is the newest entry that was fanned out before the reply.
-        """
-        if connection.behind and self.name in connection.behind and seq >= head:
-            connection.behind.discard(self.name)
-            if connection.user in self.members:
-                self.subscribe(connection)
-
-    def _all_behind(self) -> None:
-        for _, subscribers in self._subscribers:
-            for outbox in list(subscribers):
-                outbox.fall_behind(self)
+            self.subscribers.fan_out(drafts[start:])
 
     # Failing and ending
 
@@ -657,7 +310,7 @@ class Conversation:
 
     def crash(self, refusal: Refusal) -> None:
         """A defect: whoever may have missed something is behind; load again."""
-        self._all_behind()
+        self.subscribers.fall_behind()
         self._give_up(refusal)
 
     def _give_up(self, refusal: Refusal) -> None:
@@ -695,7 +348,7 @@ class Conversation:
             self.name,
             self.head,
             len(self.members),
-            sum(len(subscribers) for _, subscribers in self._subscribers),
+            len(self.subscribers),
             len(self._waiting),
             self._mailbox.statistics(),
         )

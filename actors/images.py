@@ -8,12 +8,17 @@ one image; a sender's own sessions get one with their keys. No I/O, no rule of t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol
+
 import msgspec
 from msgspec import Struct
 
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
 from storage.records import Entry, decode_entry
+
+if TYPE_CHECKING:
+    from actors.outbox import Outbox
 
 _pack = msgspec.msgpack.Encoder().encode
 _MAP_HEADER = [bytes((0x80 | n,)) for n in range(16)]
@@ -28,6 +33,15 @@ A plain tuple, since there is one per message.
 """
 
 
+class Source(Protocol):
+    """Where images come from: a conversation, as an outbox that overflows sees it."""
+
+    name: str
+    head: int
+
+    def unsubscribe(self, outbox: Outbox) -> None: ...
+
+
 class Image(Struct, gc=False):
     """Wire bytes of one conversation, shared by every connection that they go to.
 
@@ -35,7 +49,7 @@ class Image(Struct, gc=False):
     """
 
     data: bytes
-    source: object
+    source: Source
 
 
 def key_bytes(key: str) -> int:
@@ -54,10 +68,9 @@ def conversation_prefix(conv: str) -> bytes:
 class Batch:
     """Consecutive new entries of one conversation, and their images, made when first asked for."""
 
-    __slots__ = ("_conv", "_drafts", "_plain", "_prefix", "_source", "senders")
+    __slots__ = ("_drafts", "_plain", "_prefix", "_source", "senders")
 
-    def __init__(self, conv: str, prefix: bytes, drafts: list[Draft], source: object) -> None:
-        self._conv = conv
+    def __init__(self, prefix: bytes, drafts: list[Draft], source: Source) -> None:
         self._drafts = drafts
         self._prefix = prefix
         self._source = source
@@ -98,12 +111,12 @@ class Batch:
 
     def _json(self, wire: Wire, user: int) -> list[bytes]:
         return [
-            wire.wrap(wire.codec.encode(message_event(self._conv, draft[0], user)))
+            wire.wrap(wire.codec.encode(message_event(self._source.name, draft[0], user)))
             for draft in self._drafts
         ]
 
 
-def pair_of_images(wire: Wire, prefix: bytes, draft: Draft, source: object) -> tuple[Image, Image]:
+def pair_of_images(wire: Wire, prefix: bytes, draft: Draft, source: Source) -> tuple[Image, Image]:
     """A single entry without its key, and with it. For the msgpack wires only."""
     payload = draft[0]
     cut = draft[1]

@@ -10,9 +10,9 @@ method waits, so a stalled peer never delays another.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from actors.images import Image
+from actors.images import Image, Source
 from actors.wires import Wire
 from broker.wire.errors import ByeCode
 
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
 SEND_MAX_BYTES = 256 * 1024
 """How much one `send()` of a stalled outbox is offered."""
-
-
-class Source(Protocol):
-    """Where images come from: a conversation, as an overflowing outbox sees it."""
-
-    name: str
-    head: int
-
-    def unsubscribe(self, outbox: Outbox) -> None: ...
 
 
 class Outbox:
@@ -180,7 +171,7 @@ class Outbox:
         weights: defaultdict[Source, int] = defaultdict(int)
         for piece in pieces:
             if type(piece) is Image:
-                weights[piece.source] += len(piece.data)  # type: ignore[index]
+                weights[piece.source] += len(piece.data)
         target = self.node.options.high_bytes // 2
         for source in sorted(weights, key=weights.__getitem__, reverse=True):
             if self.queued_bytes <= target:

@@ -14,6 +14,7 @@ from actors.session import Session
 
 if TYPE_CHECKING:
     from actors.connection import Connection
+    from actors.ledger import Ledger
     from actors.node import Node
 
 
@@ -22,7 +23,7 @@ class Registry:
         self._node = node
         self.sessions: dict[int, Session] = {}
         self.conversations: dict[str, Conversation] = {}
-        self._interest: dict[int, dict[Conversation, None]] = {}
+        self._interest: dict[int, dict[Ledger, None]] = {}
 
     # Sessions
 
@@ -79,10 +80,10 @@ class Registry:
         for user in conversation.members:
             self.lost_interest(user, conversation)
 
-    def interested(self, user: int, conversation: Conversation) -> None:
+    def interested(self, user: int, conversation: Ledger) -> None:
         self._interest.setdefault(user, {})[conversation] = None
 
-    def lost_interest(self, user: int, conversation: Conversation) -> None:
+    def lost_interest(self, user: int, conversation: Ledger) -> None:
         interests = self._interest.get(user)
         if interests is not None:
             interests.pop(conversation, None)

@@ -49,6 +49,8 @@ class Turn:
         self.busy = False
         self.now_ms = node.now_ms()
         """The wall clock, read once a turn: milliseconds since 1970."""
+        self.now = node.now()
+        """The node's clock, likewise."""
 
     def ready(self, conversation: Conversation) -> None:
         """A conversation has new work. Called once until its next `decide`."""
@@ -80,6 +82,7 @@ class Turn:
     async def _turn(self, ready: list[Conversation]) -> None:
         node = self._node
         self.now_ms = node.now_ms()
+        self.now = node.now()
         commit = Commit()
         deciding = ready
         ready = []

@@ -10,7 +10,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
-from actors.conversation import NeedEntries
+from actors.ledger import NeedEntries
 from actors.memory import digest
 from broker.commands.conversations import conversation, direct_name, is_direct, member_of
 from broker.wire.codec import JSON, body_payload

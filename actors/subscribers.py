@@ -1,0 +1,147 @@
+"""Who gets a conversation's entries live, and the fan-out to them.
+
+Shared bytes are written to outboxes by plain calls: one image per wire variant, and one for the
+sessions of each sender, whose own entries carry their keys. Decides nothing and never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from actors.images import Batch, Draft, Source, conversation_prefix, pair_of_images
+from actors.wires import WIRES, Wire
+from broker.wire.codec import JSON
+
+if TYPE_CHECKING:
+    from actors.node import Node
+    from actors.outbox import Outbox
+
+FEW = 4
+"""Up to this many subscribers of a wire are looked at one by one for being senders."""
+
+
+class Subscribers:
+    """The live outboxes of one conversation, by wire variant."""
+
+    __slots__ = ("_by_wire", "_node", "_prefix", "_source")
+
+    def __init__(self, node: Node, source: Source) -> None:
+        self._node = node
+        self._source = source
+        self._prefix = conversation_prefix(source.name)
+        self._by_wire: tuple[tuple[Wire, dict[Outbox, None]], ...] = tuple(
+            [(wire, {}) for wire in WIRES]
+        )
+
+    def __len__(self) -> int:
+        return sum(len(outboxes) for _, outboxes in self._by_wire)
+
+    def __iter__(self) -> Iterator[Outbox]:
+        """A snapshot: outboxes may leave while they are gone through."""
+        return iter([outbox for _, outboxes in self._by_wire for outbox in outboxes])
+
+    def add(self, outbox: Outbox) -> None:
+        """Entries from the next one on, unless the outbox is behind here or closing."""
+        if outbox.closing or (outbox.behind and self._source.name in outbox.behind):
+            return
+        self._by_wire[outbox.wire.index][1][outbox] = None
+
+    def discard(self, outbox: Outbox) -> None:
+        self._by_wire[outbox.wire.index][1].pop(outbox, None)
+
+    # Entries
+
+    def fan_out(self, drafts: list[Draft]) -> None:
+        """Write new entries to every subscriber."""
+        if len(drafts) == 1:
+            self._fan_out_one(drafts[0])
+            return
+        reached = 0
+        batch: Batch | None = None
+        for wire, outboxes in self._by_wire:
+            count = len(outboxes)
+            if not count:
+                continue
+            reached += count
+            if batch is None:
+                batch = Batch(self._prefix, drafts, self._source)
+            if count <= FEW:
+                self._write_to_few(batch, wire, outboxes)
+            else:
+                self._write_to_many(batch, wire, outboxes)
+        self._node.counters.delivered += reached * len(drafts)
+
+    def _fan_out_one(self, draft: Draft) -> None:
+        """A batch of one, to few: what most direct conversations do in most turns."""
+        sender = draft[2]
+        reached = 0
+        for wire, outboxes in self._by_wire:
+            count = len(outboxes)
+            if not count:
+                continue
+            reached += count
+            if count > FEW or wire.codec is JSON:
+                self._write_to_many(Batch(self._prefix, [draft], self._source), wire, outboxes)
+                continue
+            plain, keyed = pair_of_images(wire, self._prefix, draft, self._source)
+            for outbox in tuple(outboxes):
+                image = keyed if outbox.user == sender else plain
+                if outbox.pending is None:
+                    outbox.pending = image
+                    self._node.flusher.dirty.append(outbox)
+                else:
+                    outbox.push(image)
+        self._node.counters.delivered += reached
+
+    def _write_to_few(self, batch: Batch, wire: Wire, outboxes: dict[Outbox, None]) -> None:
+        """Look at each for being a sender; the outboxes may leave as they are written to."""
+        senders = batch.senders
+        for outbox in tuple(outboxes):
+            user = outbox.user
+            outbox.push(batch.keyed(wire, user) if user in senders else batch.plain(wire))
+
+    def _write_to_many(self, batch: Batch, wire: Wire, outboxes: dict[Outbox, None]) -> None:
+        """The loop that fan-out is made of: no call per member who is clean."""
+        own = [
+            connection
+            for user in batch.senders
+            for connection in self._node.registry.connections_of(user)
+            if connection in outboxes
+        ]
+        for connection in own:
+            connection.push(batch.keyed(wire, connection.user))
+            outboxes.pop(connection, None)
+        image = batch.plain(wire)
+        dirty = self._node.flusher.dirty.append
+        slow: list[Outbox] = []
+        for outbox in outboxes:
+            if outbox.pending is None:
+                outbox.pending = image
+                dirty(outbox)
+            else:
+                slow.append(outbox)
+        for outbox in slow:
+            outbox.push(image)
+        for connection in own:
+            self.add(connection)
+
+    # Other events
+
+    def tell(self, event: object, *, besides: object = None, ephemeral: bool = False) -> None:
+        """An event that is no entry; an ephemeral one may be missed by those who are slow."""
+        for wire, outboxes in self._by_wire:
+            if outboxes:
+                data = wire.wrap(wire.codec.encode(event))
+                for outbox in tuple(outboxes):
+                    if outbox is besides:
+                        continue
+                    if ephemeral:
+                        outbox.push_ephemeral(data)
+                    else:
+                        outbox.push(data)
+
+    def fall_behind(self) -> None:
+        """Nobody is live any more: each is told, and pulls what may be missing."""
+        for outbox in self:
+            outbox.fall_behind(self._source)
