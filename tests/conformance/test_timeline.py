@@ -249,8 +249,8 @@ async def test_settings_are_replaced(store: Store) -> None:
     assert (await store.settings(5, "d/5/9")) == Settings(
         conv="d/5/9", user=5, pinned=True, draft="a\0b"
     )
-    await store.put_settings(Settings(conv="d/5/9", user=5, hidden=True))
-    assert (await store.settings(5, "d/5/9")) == Settings(conv="d/5/9", user=5, hidden=True)
+    await store.put_settings(Settings(conv="d/5/9", user=5, hidden=37))
+    assert (await store.settings(5, "d/5/9")) == Settings(conv="d/5/9", user=5, hidden=37)
     assert await store.settings(9, "d/5/9") is None
 
 
