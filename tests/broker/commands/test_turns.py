@@ -6,7 +6,7 @@ be decided together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,32 +14,36 @@ import trio
 
 from storage.errors import Unavailable
 from storage.memory import MemoryStore
-from storage.records import Commit, Loaded
+from storage.records import Append, Commit, Entry, Loaded, User, encode_entry
 from tests.broker.commands.people import entries_heard, heard, say, seqs
 from tests.helpers.broker import Broker, running_broker
 from tests.helpers.peer import Map, Peer
 
 
 class GatedStore(MemoryStore):
+    """Methods that wait at a gate, and commits that fail."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.gate: trio.Event | None = None
+        self._gates: dict[str, trio.Event] = {}
         self.held = trio.Event()
-        self.loads: trio.Event | None = None
         self.failures = 0
         self.commits = 0
 
-    def hold(self) -> trio.Event:
-        """The next commit waits for the event that is returned; `held` tells that it does."""
+    def hold(self, method: str = "commit") -> trio.Event:
+        """Its next call waits for the event that is returned; `held` tells that it does."""
         self.held = trio.Event()
-        self.gate = trio.Event()
-        return self.gate
+        self._gates[method] = trio.Event()
+        return self._gates[method]
 
-    async def commit(self, commit: Commit) -> None:
-        gate, self.gate = self.gate, None
+    async def _pass(self, method: str) -> None:
+        gate = self._gates.pop(method, None)
         if gate is not None:
             self.held.set()
             await gate.wait()
+
+    async def commit(self, commit: Commit) -> None:
+        await self._pass("commit")
         if self.failures:
             self.failures -= 1
             raise Unavailable("the disk is full", applied=False)
@@ -47,9 +51,18 @@ class GatedStore(MemoryStore):
         await super().commit(commit)
 
     async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
-        if self.loads is not None:
-            await self.loads.wait()
+        await self._pass("load")
         return await super().load(convs, tail)
+
+    async def users(self, ids: Iterable[int]) -> dict[int, User]:
+        await self._pass("users")
+        return await super().users(ids)
+
+    async def read(
+        self, conv: str, *, after: int | None = None, before: int | None = None, limit: int
+    ) -> list[bytes]:
+        await self._pass("read")
+        return await super().read(conv, after=after, before=before, limit=limit)
 
 
 @pytest.fixture
@@ -235,15 +248,99 @@ async def test_a_group_that_is_asked_for_too_early_gets_another_number(
 ) -> None:
     """Two actors of one conversation would both write its log."""
     ann, bob = await broker.join("ann"), await broker.join("bob")
-    store.loads = trio.Event()
+    gate = store.hold("load")
     ids = [await bob.send("group.get", group=n) for n in range(1, 4)]
-    await bob.ok("ping")
+    await store.held.wait()
 
     made = await ann.ok("group.create", title="x", members=[bob.user])
-    store.loads.set()
+    gate.set()
 
     assert made["group"] == 4
     assert outcomes([await bob.reply(id) for id in ids]) == ["not_found"] * 3
     assert await say(bob, made["conv"], "one") == 2
     assert await say(ann, made["conv"], "two") == 3
     assert seqs(await entries_heard(ann)) == [1, 2, 3]
+
+
+async def test_who_may_no_more_when_it_is_decided_may_not(
+    broker: Broker, store: GatedStore
+) -> None:
+    """An invitation looks its users up first; meanwhile things change."""
+    ann, bob, cy, conv = await room(broker)
+    await ann.ok("group.set", conv=conv, join="invite")
+    await ann.ok("group.role", conv=conv, user=bob.user, role="admin")
+    gate = store.hold("users")
+    inviting = await bob.send("group.invite", conv=conv, users=[cy.user])
+    await store.held.wait()
+
+    await ann.ok("group.role", conv=conv, user=bob.user, role="member")
+    gate.set()
+
+    assert (await bob.reply(inviting))["code"] == "forbidden"
+    assert (await ann.ok("group.get", conv=conv))["members"] == 2
+
+
+async def log_in_store(store: GatedStore, conv: str, entries: int, sender: int) -> None:
+    """A log that no actor has ever seen."""
+    payloads = [
+        encode_entry(Entry(seq=seq, sender=sender, ts=1, kind="text", body=f"{seq}"))
+        for seq in range(1, entries + 1)
+    ]
+    await store.commit(Commit(appends=[Append(conv, 1, payloads, 1)]))
+
+
+async def test_a_long_sync_shows_nothing_from_after_one_had_to_go(
+    broker: Broker, store: GatedStore
+) -> None:
+    ann, bob, _, conv = await room(broker)
+    await log_in_store(store, f"d/{ann.user}/{bob.user}", 3, ann.user)
+    gate = store.hold("read")  # of the direct conversation, which comes first
+    syncing = await bob.send("sync")
+    await store.held.wait()
+
+    await ann.ok("group.kick", conv=conv, user=bob.user)
+    await say(ann, conv, "now that he is gone")
+    gate.set()
+
+    found = {c["conv"]: seqs(c["entries"]) for c in (await bob.reply(syncing))["conversations"]}
+    assert found[f"d/{ann.user}/{bob.user}"] == [1, 2, 3]
+    assert found.get(conv, [1]) == [1]
+
+
+async def test_a_history_that_is_fetched_while_one_has_to_go_is_refused(
+    broker: Broker, store: GatedStore
+) -> None:
+    ann, bob, _, conv = await room(broker)
+    for n in range(600):
+        await ann.send("send", **message(conv, f"{n}"))
+    await ann.ok("ping")
+    await say(ann, conv, "the last of very many")
+    gate = store.hold("read")
+    reading = await bob.send("history", conv=conv, after=0, limit=5)
+    await store.held.wait()
+
+    await ann.ok("group.kick", conv=conv, user=bob.user)
+    gate.set()
+
+    assert (await bob.reply(reading))["code"] == "forbidden"
+
+
+async def test_who_is_behind_learns_that_they_had_to_go(tmp_path: Path, store: GatedStore) -> None:
+    """On a connection without live entries the event `conv` is all that there is."""
+    async with running_broker(tmp_path, store=store, outbox__high_bytes=64 * 1024) as broker:
+        ann, bob, _, conv = await room(broker)
+        for n in range(400):  # more than the kernel holds for one who does not read
+            await say(ann, conv, f"{n} {'x' * 60_000}")
+        await ann.ok("group.kick", conv=conv, user=bob.user)
+        await say(ann, conv, "gone")
+
+        events = await heard(bob)
+
+        kinds = [event["t"] for event in events]
+        received = [event["seq"] for event in events if event["t"] == "msg"]
+        assert kinds.count("behind") == 1
+        assert received == list(range(2, 2 + len(received)))
+        assert len(received) < 400
+        notice = events[-1]
+        assert (notice["t"], notice["change"], notice["users"]) == ("conv", "kicked", [bob.user])
+        assert (await bob.error("history", conv=conv, after=received[-1]))["code"] == "forbidden"
