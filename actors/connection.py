@@ -76,6 +76,7 @@ class Connection(Answering):
         "device",
         "fd",
         "framer",
+        "generation",
         "opened_at",
         "peer",
         "peers",
@@ -107,6 +108,7 @@ class Connection(Answering):
         self.session: Session | None = None
         self.session_id = ""
         self.device = ""
+        self.generation = 0
         self.peers: dict[int, Conversation] | None = None
         self.watching: set[int] | None = None
         self.opened_at = self.seen_at = node.now()
@@ -333,13 +335,17 @@ class Connection(Answering):
 
     # Commands
 
-    def opened(self, user: int, session_id: str, device: str) -> None:
-        """The caller is known: from now on the connection is theirs."""
+    def opened(self, user: int, session_id: str, device: str, generation: int = 0) -> None:
+        """The caller is known: from now on the connection is theirs.
+
+        `generation` is that of the user's account; when it grows, this session is over.
+        """
         if self.closing:
             return
         self.user = user
         self.session_id = session_id
         self.device = device
+        self.generation = generation
         self.session = self.node.registry.attach(self, user)
         self.node.opening.pop(self, None)
         self._table = self.node.open_table

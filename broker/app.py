@@ -21,6 +21,7 @@ from api.server import HttpServer
 from broker.commands.account import Services
 from broker.commands.opening import Opening
 from broker.commands.rates import RateLimit
+from broker.commands.revocation import Revocation
 from broker.commands.tables import open_table, opening_table
 from broker.config import Config, Tls
 from broker.drain import finish, say_goodbye
@@ -65,7 +66,8 @@ async def serve(
     `secret` signs session tokens; `operator` is the token that opens /api/monitor.
     """
     context = tls_context(config.tls)
-    shared = services(config, node, secret)
+    revocation = Revocation(node)
+    shared = services(config, node, secret, revocation)
     opening = Opening(node, shared)
     node.opening_table = opening_table(opening)
     node.open_table = open_table(opening)
@@ -81,6 +83,7 @@ async def serve(
             node.reader.run,
             node.presence.run,
             opening.run,
+            revocation.run,
         ):
             tasks.start_soon(task)
         tasks.start_soon(run_sweeper, node)
@@ -153,7 +156,7 @@ def options(config: Config) -> Options:
     )
 
 
-def services(config: Config, node: Node, secret: bytes) -> Services:
+def services(config: Config, node: Node, secret: bytes, revocation: Revocation) -> Services:
     """What the accounts' commands need."""
     return Services(
         store=node.store,
@@ -163,6 +166,7 @@ def services(config: Config, node: Node, secret: bytes) -> Services:
         registrations=RateLimit(config.rates.registers_per_min, node.now),
         refresh_ttl_ms=config.tokens.refresh_ttl_s * 1000,
         now_ms=node.now_ms,
+        suspect=revocation.look_soon,
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
 from broker.commands.rates import RateLimit
 from broker.names import check_name
 from broker.security.passwords import Passwords
-from broker.security.tokens import Claims, Tokens, hash_refresh, new_refresh, new_session_id
+from broker.security.tokens import Tokens, hash_refresh, new_refresh, new_session_id
 from broker.wire.errors import Code, Refusal
 from storage.errors import NameTaken
 from storage.interfaces import Directory, name_key
@@ -27,7 +28,10 @@ _PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{2,30}[0-9]")
 
 
 class Services(Struct, frozen=True, kw_only=True):
-    """What the use cases need. `address` everywhere is the caller's, without the port."""
+    """What the use cases need. `address` everywhere is the caller's, without the port.
+
+    `suspect` is called when a refresh token was no good: perhaps its session has ended by that.
+    """
 
     store: Directory
     tokens: Tokens
@@ -36,6 +40,7 @@ class Services(Struct, frozen=True, kw_only=True):
     registrations: RateLimit
     refresh_ttl_ms: int
     now_ms: Callable[[], int]
+    suspect: Callable[[], None]
 
 
 class LoggedIn(Struct, frozen=True, kw_only=True):
@@ -116,6 +121,7 @@ async def refresh(services: Services, token: str) -> LoggedIn:
         hash_refresh(token), hash_refresh(renewed), now=now, expires=now + services.refresh_ttl_ms
     )
     if session is None:
+        services.suspect()
         raise Refusal(
             Code.UNAUTHENTICATED,
             "this refresh token is unknown, expired or used up: log in again",
@@ -128,17 +134,30 @@ async def refresh(services: Services, token: str) -> LoggedIn:
     return _logged_in(services, user, session.id, renewed)
 
 
-async def vouch(services: Services, claims: Sequence[Claims]) -> list[User | Refusal]:
-    """For each token that was verified: whose session it is, or why it is good no more.
+class Claim(Protocol):
+    """Somebody's session, as it was when its token was made; `Claims` is one."""
 
-    Two looks into the store, however many tokens there are. Raises `Unavailable`.
+    @property
+    def user(self) -> int: ...
+
+    @property
+    def session(self) -> str: ...
+
+    @property
+    def generation(self) -> int: ...
+
+
+async def vouch(store: Directory, claims: Sequence[Claim]) -> list[User | Refusal]:
+    """For each session: whose it is, or why it is good no more.
+
+    Two looks into the store, however many sessions there are. Raises `Unavailable`.
     """
-    users = await services.store.users({c.user for c in claims})
-    ended = await services.store.ended_sessions({c.session for c in claims})
+    users = await store.users({c.user for c in claims})
+    ended = await store.ended_sessions({c.session for c in claims})
     return [_standing(c, users.get(c.user), c.session in ended) for c in claims]
 
 
-def _standing(claims: Claims, user: User | None, ended: bool) -> User | Refusal:
+def _standing(claims: Claim, user: User | None, ended: bool) -> User | Refusal:
     if user is None:
         return _no_session("there is no such user any more")
     if user.disabled:

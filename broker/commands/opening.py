@@ -74,7 +74,7 @@ class Opening:
             batch, self._hellos = self._hellos[:HELLOS_AT_ONCE], self._hellos[HELLOS_AT_ONCE:]
             standings: list[User | Refusal]
             try:
-                standings = await vouch(self._services, [claims for _, _, claims in batch])
+                standings = await vouch(self._node.store, [claims for _, _, claims in batch])
             except Unavailable as error:
                 self._node.counters.store_failures += 1
                 log_outage(error)
@@ -83,7 +83,10 @@ class Opening:
                 self._node.counters.crashes += 1
                 standings = [defect("vouching for sessions")] * len(batch)
             for (connection, command, claims), standing in zip(batch, standings, strict=True):
-                self._greet(connection, command, claims, standing)
+                try:
+                    self._greet(connection, command, claims, standing)
+                except Exception:  # noqa: BLE001 - the supervisor
+                    connection.crashed()
             self._node.flusher.flush_now()
 
     def _greet(
@@ -92,7 +95,8 @@ class Opening:
         if isinstance(standing, Refusal):
             connection.refuse(command.id, standing)
         elif not connection.closing:
-            connection.opened(standing.id, claims.session, command.device or "")
+            device = command.device or ""
+            connection.opened(standing.id, claims.session, device, standing.generation)
             connection.answer(self._welcome(command.id, standing.id, claims.session))
         connection.release(HELD_BY_JOB)
 
@@ -123,7 +127,7 @@ class Opening:
         done = await login(self._services, command.name, command.password, device, address)
         if connection.closing:
             return
-        connection.opened(done.user.id, done.session, device)
+        connection.opened(done.user.id, done.session, device, done.user.generation)
         welcome = self._welcome(command.id, done.user.id, done.session)
         welcome.token, welcome.refresh, welcome.expires = done.token, done.refresh, done.expires
         connection.answer(welcome)
