@@ -9,6 +9,8 @@ from math import ceil
 ADDRESSES_MAX = 10_000
 """Beyond, the address that was quiet for longest is forgotten, which is to its advantage."""
 
+ROUNDING = 1e-6
+
 
 class RateLimit:
     """`per_minute` times a minute for each address, all of them at once after a rest; 0: no limit.
@@ -32,7 +34,8 @@ class RateLimit:
         now = self._now()
         left, since = self._buckets.get(address, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._per_s)
-        wait_ms = 0 if left >= 1 else ceil((1 - left) / self._per_s * 1000)
+        # Whoever waited as told must not fail by what floating point has lost.
+        wait_ms = 0 if left > 1 - ROUNDING else ceil((1 - left) / self._per_s * 1000)
         self._buckets[address] = (left if wait_ms else left - 1, now)
         self._buckets.move_to_end(address)
         if len(self._buckets) > ADDRESSES_MAX:
