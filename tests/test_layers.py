@@ -56,7 +56,6 @@ LAYERS: dict[str, frozenset[str]] = {
 
 TOO_LONG = {
     "actors/connection.py": "the life and the dispatch of a connection share all of its state",
-    "actors/conversation.py": "the engine of a conversation shares all of its state",
 }
 """Files that are longer, and why. A file that has become short enough comes off the list."""
 
@@ -89,19 +88,22 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def layer_of(name: str) -> str | None:
-    """The layer that a dotted name is in; the package itself for a part that is no layer yet."""
+    """The layer that a dotted name is in; the name itself for a part that has no place yet.
+
+    None for what is not ours, and for `broker` alone, which holds nothing.
+    """
     found = [layer for layer in LAYERS if name == layer or name.startswith(layer + ".")]
     if found:
         return found[0]
     first = name.partition(".")[0]
-    return name if first in (*PACKAGES, "bench", "tests") else None
+    return name if name != "broker" and first in (*PACKAGES, "bench", "tests") else None
 
 
 @pytest.mark.parametrize(("name", "path"), modules(*PACKAGES))
 def test_imports_go_one_way(name: str, path: Path) -> None:
     layer = layer_of(name)
     if name == "broker":
-        assert not list(imported(path))
+        assert not list(imported(path)), "whoever imports a part of it imports this first"
         return
     assert layer in LAYERS, f"{name} is in no layer: give it its place in LAYERS"
     wrong = {
