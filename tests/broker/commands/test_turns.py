@@ -166,13 +166,15 @@ async def test_who_comes_and_goes_at_once_reads_just_that(
             (ann, "send", message(conv, "3")),
             (cy, "group.join", {"conv": conv}),
             (ann, "send", message(conv, "4")),
+            (cy, "group.leave", {"conv": conv}),
+            (ann, "send", message(conv, "5")),
         ],
     )
 
-    assert outcomes(replies) == ["ok"] * 7
-    assert [e["seq"] for e in await entries_heard(cy)] == [3, 4, 5, 7, 8]
-    assert (await cy.ok("group.get", conv=conv))["role"] == "member"
-    assert [m.user for m in await store.members(conv, after=0, limit=9)] == [1, 2, 3]
+    assert outcomes(replies) == ["ok"] * 9
+    assert [e["seq"] for e in await entries_heard(cy)] == [3, 4, 5, 7, 8, 9]
+    assert (await cy.error("history", conv=conv))["code"] == "forbidden"
+    assert [m.user for m in await store.members(conv, after=0, limit=9)] == [1, 2]
 
 
 async def test_two_who_take_the_last_place(tmp_path: Path, store: GatedStore) -> None:
