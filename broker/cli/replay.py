@@ -13,7 +13,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from broker.cli.failures import Failure, only_leaf
+from broker.cli.failures import Failure
 from broker.client import ParleyClientError
 from broker.replay.attendance import Tally
 from broker.replay.host import HostFailed, own_broker, raise_file_limit, tokens
@@ -122,15 +122,7 @@ def command(
         raise click.UsageError("--url needs --token-file or --data, and they need --url")
     options = Options(speed, window, connections, transport, urls, token_file, data, json_file)
     logs = [_read(file) for file in files]
-    try:
-        report = trio.run(_run, logs, options)
-    except BaseExceptionGroup as group:
-        error = only_leaf(group)
-        if isinstance(error, (ParleyClientError, HostFailed)):
-            raise Failure(str(error)) from group
-        raise
-    except (ParleyClientError, HostFailed) as error:
-        raise Failure(str(error)) from error
+    report = _result(logs, options)
     Console().print(report.table())
     if options.json is not None:
         options.json.write_text(report.json(), encoding="utf-8")
@@ -139,6 +131,15 @@ def command(
     click.echo(
         "Proved: the history equals the logs, and every client saw its part, once, in order."
     )
+
+
+def _result(logs: Sequence[Log], options: Options) -> Report:
+    failed: BaseException
+    try:
+        return trio.run(_run, logs, options)
+    except* (ParleyClientError, HostFailed) as group:
+        failed = _leaf(group)
+    raise Failure(str(failed))
 
 
 def _read(file: Path) -> Log:

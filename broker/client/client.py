@@ -131,6 +131,7 @@ class Client(Api):
         self._slots = trio.Semaphore(IN_FLIGHT_COMMANDS)
         self._link: Link | None = None
         self._watched: set[int] = set()
+        self._leaving = False
         self._finished = trio.Event()
 
     @property
@@ -218,6 +219,8 @@ class Client(Api):
             while True:
                 began = trio.current_time()
                 end = await self._connection(work)
+                if self._leaving:
+                    return
                 if first:
                     raise _final(end) or ConnectFailed(end.reason)
                 if (error := _final(end)) is not None:
@@ -273,9 +276,9 @@ class Client(Api):
 
     async def _leave(self) -> None:
         """Close the connection in order, if there is one."""
+        self._leaving = True
         if self._link is not None:
-            closed = ClientClosed("the client is closed: its block has ended")
-            self._link.finish(End(str(closed), error=closed))
+            self._link.finish(End("the client's block has ended"))
             with trio.move_on_after(CLOSING_SECONDS):
                 await self._finished.wait()
 
@@ -297,10 +300,12 @@ def _final(end: End) -> ParleyClientError | None:
 
 
 def _pause_seconds(end: End, attempt: int) -> float:
-    """How long to stay away after a connection's end."""
-    if end.after_seconds is not None:
+    """How long to stay away after a connection's end; `attempt` 0: it had lived for a while."""
+    if end.after_seconds is not None and attempt == 0:
         return end.after_seconds
-    return full_jitter(attempt, base=RECONNECT_BASE_SECONDS, cap=RECONNECT_CAP_SECONDS)
+    pause = full_jitter(attempt, base=RECONNECT_BASE_SECONDS, cap=RECONNECT_CAP_SECONDS)
+    # A broker that sends everybody away at once again must not be asked ever faster.
+    return max(pause, end.after_seconds or 0.0)
 
 
 def _retry_seconds(refusal: ParleyClientError, attempt: int, *, safe: bool) -> float | None:

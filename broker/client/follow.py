@@ -19,7 +19,6 @@ from broker.client.limits import PULL_PAGE_ENTRIES, PULLS_AT_ONCE, SYNC_PAGE_CON
 from broker.client.model import Message, event, message
 from broker.client.wakeup import Wakeup
 from broker.wire.errors import Code
-from broker.wire.limits import SYNC_MAX_CURSORS
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[Frame]]
 
@@ -60,23 +59,32 @@ class Follower:
                 nursery.start_soon(self._pull)
 
     async def _catch_up(self) -> None:
-        positions = self.cursors.positions()
-        by_heads = self.cursors.from_now or len(positions) > SYNC_MAX_CURSORS
-        # The mark belongs to the cursors it was given for: every page must name the same.
-        fields: dict[str, Any] = {
-            "cursors": {} if by_heads else positions,
-            "limit": SYNC_PAGE_CONVERSATIONS,
-            "entries": 0 if by_heads else None,
-        }
+        if self.cursors.from_now:
+            await self._sync({}, with_entries=False)
+        else:
+            try:
+                await self._sync(self.cursors.positions(), with_entries=True)
+            except CommandError as error:
+                if error.code != Code.TOO_LARGE:
+                    raise
+                # With more cursors than one command holds, the heads say what to pull.
+                await self._sync({}, with_entries=False)
+        self._hand_out(self.cursors.resumed())
+
+    async def _sync(self, cursors: dict[str, int], *, with_entries: bool) -> None:
+        fields: dict[str, Any] = {"cursors": cursors, "limit": SYNC_PAGE_CONVERSATIONS}
+        if not with_entries:
+            # A broker that does not know this field sends some, and they are passed over.
+            fields["entries"] = 0
         while True:
             await self._buffer.room()
             answer = await self._ask("sync", fields)
             for told in _list(answer, "conversations"):
-                self._synced(told, with_entries=not by_heads)
+                self._synced(told, with_entries=with_entries)
+            # The mark belongs to the cursors it was given for: every page names the same.
             fields["next"] = answer.get("next")
             if not fields["next"]:
-                break
-        self._hand_out(self.cursors.resumed())
+                return
 
     def _synced(self, told: Frame, *, with_entries: bool) -> None:
         try:
@@ -105,7 +113,10 @@ class Follower:
                 self.cursors.gone(conv)
                 continue
             found = [message(entry, conv) for entry in _list(answer, "entries")]
-            self._hand_out(self.cursors.page(conv, found, answer["head"]))
+            head = answer.get("head")
+            if not isinstance(head, int):
+                raise BadAnswer("the broker sent a history without its head")
+            self._hand_out(self.cursors.page(conv, found, head))
 
     def _hand_out(self, entries: Iterable[Message]) -> None:
         for entry in entries:

@@ -64,7 +64,7 @@ class Report:
         table.add_column(justify="right", style="bold")
         table.add_column()
         rows = [
-            (f"{self.messages:,}", f"messages of {self.persons:,} persons in {self.rooms} rooms"),
+            (f"{self.messages:,}", f"messages; {self.persons:,} persons, rooms: {self.rooms}"),
             (f"{self.entries:,}", "entries, joins and leaves included"),
             (f"{self.messages_per_second:,.0f}", f"messages/s over {self.seconds:,.1f} s"),
             (f"{self.deliveries_per_second:,.0f}", f"deliveries/s, {self.deliveries:,} in all"),

@@ -420,6 +420,19 @@ async def test_leaving_the_block_closes_the_connection_and_ends_everything(
     assert [event async for event in client] == []
 
 
+async def test_leaving_the_block_after_the_goodbye_does_not_come_back(
+    broker: Broker, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connected(broker) as (client, peer):
+        link = client._link
+        await peer.say({"t": "bye", "code": "draining", "reconnect": True, "after_ms": 1})
+        while link is not None and link._end is None:
+            await trio.lowlevel.checkpoint()
+        began = trio.current_time()
+    assert trio.current_time() == began
+    assert broker.idle()
+
+
 async def test_leaving_the_block_while_away_does_not_wait(
     broker: Broker, autojump_clock: trio.testing.MockClock
 ) -> None:

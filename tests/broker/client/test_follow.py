@@ -77,6 +77,24 @@ async def test_sync_pages_name_the_same_cursors(broker: Broker) -> None:
             assert [(event.conv, event.seq) for event in events] == [("g/1", 4), ("g/2", 1)]
 
 
+async def test_more_cursors_than_one_command_holds(broker: Broker) -> None:
+    async def script() -> None:
+        peer = await broker.accept()
+        await peer.welcome()
+        await peer.error(await peer.expect("sync", cursors={"g/1": 3}), "too_large", retry=False)
+        heads = await peer.expect("sync", cursors={}, entries=0)
+        entries = [entry(seq) for seq in (1, 2, 3, 4)]
+        await peer.ok(heads, conversations=[told(4, *entries)])
+        await answer_history(peer, after=3, head=4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script)
+        async with connect(
+            URL, token="t", cursors={"g/1": 3}, open_stream=broker.open_stream
+        ) as client:
+            assert seqs(await take(client, 1)) == [4]
+
+
 async def test_entries_that_come_before_the_sync_wait_for_it(broker: Broker) -> None:
     async def script() -> None:
         peer = await broker.accept()
