@@ -1,16 +1,18 @@
-"""Every command that a client may send has somebody who answers it."""
+"""Every command has a handler somewhere, and each where it belongs."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-from broker.commands.opening import Opening
-from broker.commands.tables import open_table, opening_table
-from broker.wire.commands import OPENING, AnyCommand, Hello, Login, Register
+from broker.wire.commands import OPENING, AnyCommand, Ping, Refresh
+from tests.helpers.broker import Broker
 
 
-def test_no_command_is_forgotten() -> None:
-    opening = Opening.__new__(Opening)  # the tables take its methods and call none
+async def test_every_command_is_handled(broker: Broker) -> None:
+    opening, open_ = broker.node.opening_table, broker.node.open_table
+    assert set(opening) == set(get_args(OPENING))
+    assert set(opening) | set(open_) == set(get_args(AnyCommand))
 
-    assert set(opening_table(opening)) == set(get_args(OPENING))
-    assert set(open_table(opening)) == set(get_args(AnyCommand)) - {Hello, Login, Register}
+
+async def test_only_refresh_and_ping_are_for_both_states(broker: Broker) -> None:
+    assert set(broker.node.opening_table) & set(broker.node.open_table) == {Refresh, Ping}
