@@ -13,6 +13,7 @@ import ssl
 
 import trio
 
+from actors.housekeeping import keep_house
 from actors.node import Node, Options
 from actors.sweeper import run_sweeper
 from actors.wires import TCP_MSGPACK
@@ -87,6 +88,7 @@ async def serve(
         ):
             tasks.start_soon(task)
         tasks.start_soon(run_sweeper, node)
+        tasks.start_soon(keep_house, node)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as listeners:
                 tcp = Listener(node, TCP_MSGPACK, context, connections)
