@@ -2,9 +2,9 @@
 
 `python -m bench.profiled FILE serve …`: SIGUSR1 starts it, SIGUSR2 ends it and writes FILE. A name
 in `.prof` gets exact calls (cProfile: distorts, read it with pstats); any other gets samples of the
-main thread's stack on its own CPU clock (hardly distorts) as collapsed stacks, which flame graph
-tools read, and a table of the heaviest functions and lines in FILE.txt. Other threads, as the
-store's writer, are not sampled.
+main thread's stack (distorts little) as collapsed stacks, which flame graph tools read, and a table
+of the heaviest functions and lines in FILE.txt. Samples come by the process's CPU clock: what other
+threads use, as the store's writer, counts where the main thread is meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import CodeType, FrameType
 START = signal.SIGUSR1
 STOP = signal.SIGUSR2
 INTERVAL_S = 0.001
+"""Kernels round it up to their own tick, often 4 ms."""
 STACKS_MAX = 100_000
 DEPTH_MAX = 80
 TABLE_LINES = 40
@@ -74,7 +75,7 @@ class Sampler:
             {f"{name(code)}:{line}": count for (code, line), count in self.lines.items()}
         )
         total = max(1, sum(own.values()))
-        parts = [f"{total} samples, one a millisecond of CPU time\n"]
+        parts = [f"{total} samples of the main thread, taken by the CPU time of all threads\n"]
         for title, counts in (
             ("by itself", own),
             ("with what it calls", with_callees),

@@ -51,9 +51,10 @@ def version_of(binary: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """For what is started here: one processor for Go, and this repository to import from."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "GOMAXPROCS": "1", "PYTHONPATH": os.pathsep.join(path)}
+    """For what is started here: default settings, one processor for Go, and this repository."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
+    path = [str(ROOT), *filter(None, [own.get("PYTHONPATH")])]
+    return {**own, "GOMAXPROCS": "1", "PYTHONPATH": os.pathsep.join(path)}
 
 
 def make_users(data: Path, count: int) -> list[str]:
