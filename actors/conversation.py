@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.faults import error_reply, unavailable
+from actors.faults import defect, error_reply, unavailable
 from actors.images import Draft
 from actors.ledger import Effect, Ledger, NeedEntries
 from actors.mailbox import Mailbox, MailboxStatistics
@@ -109,6 +109,8 @@ class Conversation(Ledger):
     def _unblock(self) -> None:
         while self._blocked and self._mailbox.put(self._blocked[0]):
             connection, _, _ = self._blocked.popleft()
+            if not self._queued:
+                self._wake()
             connection.unblock()
 
     # Taking up
@@ -127,7 +129,8 @@ class Conversation(Ledger):
             self.node.registry.interested(user, self)
             for connection in self.node.registry.connections_of(user):
                 self.subscribe(connection)
-        if len(self._mailbox):
+        self._unblock()
+        if len(self._mailbox) and not self._queued:
             self._wake()
 
     def _catch_up(self, missed: int, tail: list[bytes]) -> None:
@@ -139,10 +142,9 @@ class Conversation(Ledger):
             [draft_of(decode_entry(payload), payload) for payload in tail[-missed:]]
         )
 
-    def load_failed(self, error: Unavailable) -> None:
+    def load_failed(self, refusal: Refusal) -> None:
         """Answer everybody who waits; the next command tries again."""
-        self._loading = False
-        refusal = unavailable(error)
+        self._loading = self._loaded = False
         for connection, command, _ in self._mailbox.take():
             connection.refuse(command.id, refusal)
         self._unblock()
@@ -283,13 +285,21 @@ class Conversation(Ledger):
             if type(reply) is partial:
                 connection.answer_all(replies)
                 replies = []
-                reply()
+                self._call(connection, command_id, reply)
             elif type(reply) is Refusal:
                 replies.append(error_reply(command_id, reply))
             else:
                 replies.append(reply)
         if last is not None:
             last.answer_all(replies)
+
+    def _call(self, connection: Connection, command_id: int, reply: Effect) -> None:
+        """Make a reply; if that fails, it is this command's failure alone: the turn is durable."""
+        try:
+            reply()
+        except Exception:  # noqa: BLE001 - the supervisor
+            self.node.counters.crashes += 1
+            connection.refuse(command_id, defect(f"a reply of conversation {self.name}"))
 
     def _apply_in_order(self, drafts: list[Draft], effects: list[tuple[int, Effect]]) -> None:
         """Effects stand between entries: who joins sees the entries after, who leaves, before."""
@@ -315,6 +325,9 @@ class Conversation(Ledger):
 
     def _give_up(self, refusal: Refusal) -> None:
         answers = self._answers
+        if self._staged is not None:
+            for _, user in self._staged.gone:
+                self._let_go(user)  # the store may say so too; if not, they are taken up again
         self._clear()
         self._loaded = False
         for connection, command_id, reply in answers:
@@ -334,6 +347,8 @@ class Conversation(Ledger):
         """Whether nothing is under way and nothing was asked after `moment`."""
         return (
             self.used_at < moment
+            # Not before it knows what its subscribers may have missed.
+            and (self._loaded or not len(self.subscribers))
             and not self._queued
             and not self._loading
             and not len(self._mailbox)

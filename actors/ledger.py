@@ -237,11 +237,15 @@ class Ledger:
         self.after(partial(self._expelled, user))
 
     def _expelled(self, user: int) -> None:
+        self._let_go(user)
+        for connection in self.node.registry.connections_of(user):
+            if connection.behind:
+                connection.behind.discard(self.name)
+
+    def _let_go(self, user: int) -> None:
         self.node.registry.lost_interest(user, self)
         for connection in self.node.registry.connections_of(user):
             self.unsubscribe(connection)
-            if connection.behind:
-                connection.behind.discard(self.name)
 
     def stage_member(self, member: Member) -> None:
         """Store a member's new role."""

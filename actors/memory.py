@@ -20,8 +20,8 @@ _pack = msgspec.msgpack.Encoder().encode
 RECENT_ENTRIES = 256
 """Payloads kept in memory, so that reads of a conversation's end need no store."""
 RECENT_MAX_BYTES = 512 * 1024
-BORROWED_ENTRIES = 64
-"""Older entries that were looked up or revised lately."""
+BORROWED_ENTRIES = 256
+"""Older entries that were looked up or revised lately; more than any one command needs."""
 
 Known = tuple[int, int, int]
 """seq, ts, digest of what was sent; digest 0 matches anything (the entry was changed since)."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
-from actors.faults import defect, log_outage
+from actors.faults import defect, log_outage, unavailable
 from actors.parking import Parking
 from broker.wire.limits import KEY_WINDOW_ENTRIES
 from storage.errors import Unavailable
-from storage.records import Commit
+from storage.records import Commit, Loaded
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
@@ -119,24 +119,31 @@ class Turn:
         self._last_size = len(ready)
 
     async def run_loader(self) -> None:
+        node = self._node
         while True:
             if not self._loads:
                 await self._loading.park()
             wanted, self._loads = self._loads[:LOADS_AT_ONCE], self._loads[LOADS_AT_ONCE:]
             names = [conversation.name for conversation in wanted]
             try:
-                loaded = await self._node.store.load(names, KEY_WINDOW_ENTRIES)
+                loaded = await node.store.load(names, KEY_WINDOW_ENTRIES)
             except Unavailable as error:
+                node.counters.store_failures += 1
                 log_outage(error)
                 for conversation in wanted:
-                    conversation.load_failed(error)
-                continue
-            for conversation in wanted:
-                try:
-                    conversation.take_up(loaded[conversation.name])
-                except Exception:  # noqa: BLE001 - the supervisor
-                    refusal = defect(f"taking up conversation {conversation.name}")
-                    conversation.crash(refusal)
+                    conversation.load_failed(unavailable(error))
+            else:
+                for conversation in wanted:
+                    self._take_up(conversation, loaded)
+            node.flusher.kick()
+
+    def _take_up(self, conversation: Conversation, loaded: dict[str, Loaded]) -> None:
+        try:
+            conversation.take_up(loaded[conversation.name])
+        except Exception:  # noqa: BLE001 - the supervisor
+            self._node.counters.crashes += 1
+            # Not loaded again at once: what is stored would only fail in the same way.
+            conversation.load_failed(defect(f"taking up conversation {conversation.name}"))
 
     def statistics(self) -> TurnStatistics:
         return TurnStatistics(
