@@ -8,6 +8,7 @@ reconnect, and all that was acknowledged is in the store.
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import ssl
 
@@ -46,6 +47,8 @@ async def run(
     Raises `OSError`, `SecretError` or `StoreError` if the directory, the certificate or a port
     cannot be used. Cancelling it stops without a drain, and loses nothing that was acknowledged.
     """
+    # Messages are nobody else's to read, even where the directory is open to others.
+    os.umask(0o077)
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = load_secret(config.data)
     operator = load_secret(config.data, file=OPERATOR_FILE)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 from starlette.applications import Starlette
@@ -14,8 +17,10 @@ from starlette.routing import Route
 from trio.testing import MockClock
 
 from actors.connection import HttpHandover
+from actors.tls import TlsSocket
 from api.server import IDLE_TIMEOUT_S, HttpServer
 from api.stream import SEND_TIMEOUT_S
+from tests.helpers.certificates import certificate
 
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 BIG = 8 * 1024 * 1024
@@ -155,3 +160,33 @@ async def test_a_client_that_leaves_in_the_middle_harms_nobody() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await client.aclose()
         await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_long_response_over_tls_comes_whole(tmp_path: Path) -> None:
+    cert, key, trusting = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    tls = TlsSocket(ours, context)
+    stream = trio.SSLStream(
+        trio.SocketStream(trio.socket.from_stdlib_socket(theirs)),
+        trusting,
+        server_hostname="localhost",
+        https_compatible=True,
+    )
+    async with trio.open_nursery() as nursery:
+        request = b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        nursery.start_soon(stream.send_all, request)
+        head = await first_bytes(tls, ours)
+        nursery.start_soon(serve_and_close, HttpServer(APP), HttpHandover(ours, tls, head))
+        answer = await read_to_end(stream)
+    assert answer.endswith(b"\r\n\r\n" + bytes(BIG))
+
+
+async def first_bytes(tls: TlsSocket, sock: socket.socket) -> bytes:
+    """What a connection does before it hands over: the handshake, and the first bytes."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        with contextlib.suppress(BlockingIOError):
+            return tls.recv(65536)

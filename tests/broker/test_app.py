@@ -192,7 +192,7 @@ async def test_data_survives_a_restart_and_is_for_its_owner_only(tmp_path: Path)
         await peer.ended()
         await peer.aclose()
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
-    for name in ("secret", "operator"):
+    for name in ("secret", "operator", "parley.sqlite"):
         assert stat.S_IMODE((data / name).stat().st_mode) == 0o600
     async with trio.open_nursery() as nursery:
         running = await started(nursery, data)
