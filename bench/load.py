@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from bench.opening import Opened, Script
 from bench.peers import Peer, peer
 from bench.profiled import START, STOP
 from bench.traffic import ByteMember, Clock, Loop, MarkMember, Publisher, SampleMember
+from bench.wire import Publish
 
 SAMPLES_PER_JOB = 2
 SPARE_FILES = 200
@@ -111,20 +113,22 @@ class Crowd:
         self.loop = Loop(self.clock)
         self.publishers: list[Publisher] = []
         self.samples: list[SampleMember] = []
-        self.by_mark: list[MarkMember] = []
+        self.counted: list[tuple[int, Publisher | SampleMember | MarkMember]] = []
+        """By group: all but those who count bytes alone."""
         self.by_byte: list[ByteMember] = []
         self._speaks = speaks
         self._buffer = bytearray(262_144)
         for index, (connection, publish) in enumerate(
             zip(opened, speaks.converse(job, opened), strict=True)
         ):
+            group = index // job.members
             if publish:
-                self._add_publisher(connection, publish, speaks.ack_mark(index))
+                self._add_publisher(group, connection, publish, speaks.ack_mark(index))
             else:
-                self._add_member(connection)
+                self._add_member(group, connection)
 
     def _add_publisher(
-        self, connection: Opened, publish: Callable[[int, bytes], bytes], ack_mark: bytes
+        self, group: int, connection: Opened, publish: Publish, ack_mark: bytes
     ) -> None:
         publisher = Publisher(
             connection.sock,
@@ -135,9 +139,10 @@ class Crowd:
             self.loop.watch,
         )
         self.publishers.append(publisher)
+        self.counted.append((group, publisher))
         self.loop.add_publisher(publisher, self.job.in_flight)
 
-    def _add_member(self, connection: Opened) -> None:
+    def _add_member(self, group: int, connection: Opened) -> None:
         """The first few are sampled; of the others, bytes are counted where that says enough."""
         mark = self._speaks.message_mark
         member: SampleMember | ByteMember | MarkMember
@@ -145,23 +150,22 @@ class Crowd:
             parses = self.job.transport if self._speaks.parses else None
             member = SampleMember(connection.sock, mark, self.clock, parses)
             self.samples.append(member)
+            self.counted.append((group, member))
         elif self.job.groups == 1 and self._speaks.same_stream:
             member = ByteMember(connection.sock, self._buffer)
             self.by_byte.append(member)
         else:
             member = MarkMember(connection.sock, mark)
-            self.by_mark.append(member)
+            self.counted.append((group, member))
         self.loop.add_member(member)
 
     def reset(self) -> None:
         """Forget what came before the first message, as the entries of who joined."""
-        for publisher in self.publishers:
-            publisher.messages.count = publisher.acks.count = 0
-        for sample in self.samples:
-            sample.messages.count = sample.bytes = 0
-            sample.order.clear()
-        for member in self.by_mark:
+        for _, member in self.counted:
             member.messages.count = 0
+        for sample in self.samples:
+            sample.bytes = 0
+            sample.order.clear()
         for counter in self.by_byte:
             counter.bytes = 0
 
@@ -174,9 +178,7 @@ class Crowd:
 
     def deliveries(self) -> float:
         """How many messages all members have got so far."""
-        counted: list[Publisher | SampleMember | MarkMember]
-        counted = [*self.publishers, *self.samples, *self.by_mark]
-        total = sum(member.messages.count for member in counted)
+        total = sum(member.messages.count for _, member in self.counted)
         return total + sum(member.bytes for member in self.by_byte) / self.message_bytes
 
     def edge(self) -> Edge:
@@ -202,8 +204,7 @@ class Crowd:
         got = round(self.deliveries())
         if got != wanted:
             problems.append(f"{got} deliveries of {wanted}")
-        if self.by_byte:
-            problems += self._unequal()
+        problems += self._unequal()
         return Checks(
             publishes=publishes,
             deliveries=got,
@@ -212,10 +213,17 @@ class Crowd:
         )
 
     def _unequal(self) -> Iterator[str]:
-        wanted = self.samples[0].bytes
-        different = sum(member.bytes != wanted for member in self.by_byte)
-        if different:
-            yield f"{different} members got other than {wanted} bytes"
+        """Member by member, so that one's loss and another's double do not add up."""
+        published: Counter[int] = Counter()
+        for group, member in self.counted:
+            if isinstance(member, Publisher):
+                published[group] += member.sent
+        if wrong := sum(member.messages.count != published[at] for at, member in self.counted):
+            yield f"{wrong} members got more or fewer messages than were sent"
+        if self.by_byte:
+            wanted = self.samples[0].bytes
+            if different := sum(member.bytes != wanted for member in self.by_byte):
+                yield f"{different} members got other than {wanted} bytes"
 
 
 def _idle(job: Job) -> Outcome:

@@ -18,7 +18,7 @@ from bench import wire
 from bench.opening import Stalled
 from bench.wire import Publish, Transport
 
-RECV_BYTES = 262_144
+RECV_BYTES = 65_536
 SMALL_RECV_BYTES = 32_768
 EVENTS_MAX = 512
 STALL_S = 10.0
