@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from click.testing import CliRunner, Result
 
 from broker.cli.main import main
 from broker.client import Ack, Client
 from broker.replay.attendance import Tally
+from broker.replay.host import HostFailed, own_broker, tokens
 from broker.replay.parser import parse
 from broker.replay.proof import ProofFailed
 from broker.replay.runner import Plan, Replay
@@ -80,6 +83,28 @@ def test_broker_that_is_not_there(tmp_path: Path) -> None:
     result = replay(SAMPLE, "--url", "tcp://127.0.0.1:1", "--token-file", tmp_path / "tokens")
     assert result.exit_code == 1
     assert "no connection to tcp://127.0.0.1:1" in result.output
+
+
+async def test_running_broker_by_its_data_or_by_tokens(tmp_path: Path) -> None:
+    persons = len(parse("sample", SAMPLE.read_bytes()).nicks)
+    async with own_broker() as host:
+        url = ("--url", host.websocket, "--url", host.tcp)
+        by_data = await trio.to_thread.run_sync(replay, SAMPLE, *url, "--data", host.data)
+        assert by_data.exit_code == 0, by_data.output
+        # The same users once more, now in a second room.
+        names = [f"replay-0-{n}" for n in range(-1, persons)]
+        (tmp_path / "tokens").write_text("\n".join(await tokens(host.data, names)))
+        arguments = (SAMPLE, *url, "--token-file", tmp_path / "tokens")
+        by_tokens = await trio.to_thread.run_sync(replay, *arguments)
+        assert by_tokens.exit_code == 0, by_tokens.output
+
+
+async def test_broker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.replay.host._PARLEY", [sys.executable, "-m", "no.such.module"])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with own_broker():
+            raise AssertionError("not reached")
+    assert caught.group_contains(HostFailed, match="no.such.module|No module named")
 
 
 # In this process, where things can be made to go wrong
