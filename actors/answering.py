@@ -45,18 +45,20 @@ class Answering(Outbox):
 
     def answer(self, reply: object) -> None:
         """Any reply."""
-        self.in_flight -= 1
         if self.closing:
+            self.in_flight -= 1
             return
+        # Counted when it is made: one that cannot be is replaced by an error.
         data = self.wire.codec.encode(reply)
+        self.in_flight -= 1
         self.push(self.wire.header(len(data)) + data)
         if self.held or self.half_closed:
             self.answered()
 
     def answer_all(self, replies: list[object]) -> None:
         """Encode and write replies, and account for the commands that they answer."""
-        self.in_flight -= len(replies)
         if self.closing or not replies:
+            self.in_flight -= len(replies)
             return
         encode = self.wire.codec.encode
         header = self.wire.header
@@ -64,6 +66,7 @@ class Answering(Outbox):
         for reply in replies:
             data = encode(reply)
             parts += (header(len(data)), data)
+        self.in_flight -= len(replies)
         self.push(b"".join(parts))
         if self.held or self.half_closed:
             self.answered()

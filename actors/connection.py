@@ -128,8 +128,8 @@ class Connection(Answering):
         node = self.node
         node.connections[self] = None
         node.opening[self] = None
-        node.reader.register(self)
         try:
+            node.reader.register(self)
             if node.full() and not isinstance(self.framer, HttpOpening):
                 self._send_away()
             while True:
@@ -264,12 +264,25 @@ class Connection(Answering):
         self.bye(ByeCode.BAD_FRAME)
 
     def _on_eof(self) -> None:
-        if self.closing or not self.in_flight:
+        """The peer sends no more; half-closed, it may still read what it waits for."""
+        self.half_closed = True
+        if self.closing and self.pending is None:
             self._finish()
-        else:
-            # Half-closed: the peer may still read the replies that it waits for.
-            self.half_closed = True
+        elif self.closing or self.in_flight:
             self._rearm()
+        else:
+            self._end_of_stream()
+
+    def _end_of_stream(self) -> None:
+        """Nothing more comes, and everything that came is answered."""
+        framer = self.framer
+        if isinstance(framer, HttpOpening):
+            self._finish()
+        elif framer.buffered:
+            fault = f"the stream ended within a frame, after {framer.buffered} bytes of it"
+            self._on_bad_frame(FrameError(fault))
+        else:
+            self._close_when_sent()
 
     def _on_http(self, framer: HttpOpening, data: bytes) -> None:
         outcome = framer.feed(data)
@@ -375,7 +388,7 @@ class Connection(Answering):
         if self.held & HELD_BY_FLIGHT and self.in_flight <= self.node.limits.in_flight // 2:
             self.release(HELD_BY_FLIGHT)
         if self.half_closed and not self.in_flight:
-            self._close_when_sent()
+            self._end_of_stream()
 
     # Ending
 
@@ -413,7 +426,7 @@ class Connection(Answering):
         node.flusher.kick()
         if self.pending is None:
             self.drained()
-        elif not self.half_closed:
+        else:
             self._rearm()
 
     def drained(self) -> None:

@@ -1,0 +1,196 @@
+"""A connection's own life: holding back, ending, and answering those who have stopped sending."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import trio
+
+from actors.connection import Connection
+from actors.conversation import Conversation
+from actors.wires import TCP_MSGPACK
+from broker.wire import commands as c
+from broker.wire.limits import Limits
+from tests.actors.world import World, world
+from tests.helpers.peer import Ended, Peer, TcpCarrier, framed
+
+CONV = "d/1/2"
+BODY = "x" * 20_000
+
+
+def stream_of(peer: Peer) -> trio.SocketStream:
+    assert isinstance(peer.carrier, TcpCarrier)
+    assert isinstance(peer.carrier.stream, trio.SocketStream)
+    return peer.carrier.stream
+
+
+async def fill(made: World, count: int) -> None:
+    _, peer = await made.join(2)
+    for n in range(count):
+        await peer.ok("send", conv=CONV, key=f"{n}", kind="text", body=BODY)
+    await peer.aclose()
+
+
+async def all_frames(peer: Peer) -> list[dict[str, Any]]:
+    frames = []
+    try:
+        while True:
+            frames.append(await peer.carrier.receive())
+    except Ended:
+        return frames
+
+
+async def test_who_has_said_their_last_still_gets_all_answers() -> None:
+    async with world() as made:
+        await fill(made, 30)
+        connection, peer = await made.join(1)
+        for _ in range(4):
+            await peer.send("history", conv=CONV, after=0)
+        await stream_of(peer).send_eof()
+        await made.until(lambda: connection.half_closed and connection.stalled)
+        with trio.fail_after(5):
+            frames = await all_frames(peer)
+        assert [frame["id"] for frame in frames if "id" in frame] == [1, 2, 3, 4]
+        await made.until(lambda: connection not in made.node.connections)
+
+
+async def test_half_closed_with_a_command_under_way_waits_for_it() -> None:
+    async with world() as made:
+        connection, peer = await made.join(1)
+        made.store.commits.close()
+        await peer.send("send", conv=CONV, key="a", kind="text", body="a")
+        await stream_of(peer).send_eof()
+        await made.until(lambda: connection.half_closed)
+        made.store.commits.open()
+        with trio.fail_after(5):
+            frames = await all_frames(peer)
+        assert frames[0]["seq"] == 1
+
+
+async def test_a_stream_that_ends_within_a_frame_is_told_where() -> None:
+    async with world() as made:
+        _, peer = await made.join(1)
+        await peer.send("ping")
+        await stream_of(peer).send_all(framed({"t": "ping", "id": 2})[:9])
+        await stream_of(peer).send_eof()
+        with trio.fail_after(5):
+            answer, error, bye = await all_frames(peer)
+        assert (answer["t"], answer["id"]) == ("ok", 1)
+        assert (error["t"], error["code"]) == ("error", "bad_frame")
+        assert "within a frame" in error["message"]
+        assert "9 bytes" in error["message"]
+        assert (bye["t"], bye["code"], bye["reconnect"]) == ("bye", "bad_frame", False)
+
+
+async def test_the_goodbye_reaches_who_has_stopped_sending() -> None:
+    async with world() as made:
+        await fill(made, 30)
+        connection, peer = await made.join(1)
+        await peer.send("history", conv=CONV, after=0)
+        await peer.send("history", conv=CONV, after=0)
+        await peer.send("history", conv=CONV, after=0)
+        await made.until(lambda: connection.stalled and not connection.in_flight)
+        await stream_of(peer).send_all(framed(b"\xc1"))
+        await stream_of(peer).send_eof()
+        await made.until(lambda: connection.closing and connection.half_closed)
+        with trio.fail_after(5):
+            frames = await all_frames(peer)
+        assert [frame["t"] for frame in frames][-2:] == ["error", "bye"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+async def test_no_more_commands_are_read_than_may_be_unanswered(limit: int) -> None:
+    async with world(limits=Limits(in_flight=limit)) as made:
+        connection, peer = await made.join(1)
+        await peer.ok("send", conv=CONV, key="first", kind="text", body="a")
+        made.store.commits.close()
+        ids = [
+            await peer.send("send", conv=CONV, key=f"{n}", kind="text", body="a") for n in range(20)
+        ]
+        await made.until(lambda: connection.in_flight == limit and bool(made.store.commits.waiting))
+        made.store.commits.open()
+        with trio.fail_after(5):
+            seqs = [(await peer.reply(id))["seq"] for id in ids]
+        assert seqs == list(range(2, 22))
+        assert (connection.in_flight, connection.held) == (0, 0)
+
+
+async def test_commands_behind_a_full_mailbox_keep_their_order() -> None:
+    async with world(mailbox_commands=2) as made:
+        connection, peer = await made.join(1)
+        made.store.loads.close()
+        ids = [
+            await peer.send("send", conv=CONV, key=f"{n}", kind="text", body="a") for n in range(20)
+        ]
+        await made.until(lambda: bool(connection.held) and bool(made.store.loads.waiting))
+        assert connection.in_flight == 3
+        made.store.loads.open()
+        with trio.fail_after(5):
+            seqs = [(await peer.reply(id))["seq"] for id in ids]
+        assert seqs == list(range(1, 21))
+
+
+async def test_a_defect_in_reading_closes_one_connection_alone() -> None:
+    async with world() as made:
+        broken, peer = await made.join(1)
+        _, other = await made.join(2)
+
+        class Broken:
+            buffered = 0
+
+            def feed(self, data: bytes) -> list[bytes]:
+                raise ZeroDivisionError
+
+        broken.framer = Broken()  # type: ignore[assignment]
+        await peer.send("ping")
+        with trio.fail_after(5):
+            await peer.ended()
+            await other.ok("ping")
+        assert made.node.counters.crashes == 1
+        assert list(made.node.connections) != [broken]
+
+
+async def test_a_defect_in_a_handler_is_that_commands_answer() -> None:
+    def broken(connection: Connection, command: Any) -> None:
+        raise ZeroDivisionError
+
+    async with world() as made:
+        made.node.open_table = {**made.node.open_table, c.Typing: broken}
+        connection, peer = await made.join(1)
+        error = await peer.error("typing", conv=CONV)
+        assert (error["code"], error["retry"]) == ("internal", True)
+        await peer.ok("ping")
+        assert connection.in_flight == 0
+
+
+async def test_a_socket_that_cannot_be_watched_leaves_nothing_behind() -> None:
+    async with world() as made:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        made.node.reader._epoll.register(ours.fileno(), 0)
+        connection = Connection(made.node, ours, wire=TCP_MSGPACK, tls=None, peer="pair:0")
+        with pytest.raises(FileExistsError):
+            await connection.run()
+        assert connection not in made.node.connections
+        assert connection not in made.node.opening
+        theirs.close()
+
+
+async def test_who_leaves_while_commands_are_under_way_harms_nobody() -> None:
+    async with world(mailbox_commands=1) as made:
+        leaving, peer = await made.join(1)
+        _, other = await made.join(2)
+        await other.ok("send", conv=CONV, key="first", kind="text", body="a")
+        made.store.commits.close()
+        for n in range(5):
+            await peer.send("send", conv=CONV, key=f"{n}", kind="text", body="a")
+        await made.until(lambda: bool(leaving.held) and bool(made.store.commits.waiting))
+        await peer.aclose()
+        await made.until(lambda: leaving not in made.node.connections)
+        made.store.commits.open()
+        with trio.fail_after(5):
+            assert (await other.ok("send", conv=CONV, key="b", kind="text", body="a"))["seq"] >= 3
+        conv: Conversation = made.conversation(CONV)
+        assert conv.statistics().waiting == 0
