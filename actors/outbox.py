@@ -173,13 +173,18 @@ class Outbox:
             if type(piece) is Image:
                 weights[piece.source] += len(piece.data)
         target = self.node.options.high_bytes // 2
+        busiest: dict[Source, None] = {}
         for source in sorted(weights, key=weights.__getitem__, reverse=True):
             if self.queued_bytes <= target:
                 break
-            pieces[:] = [p for p in pieces if type(p) is bytes or p.source is not source]  # type: ignore[union-attr]
+            busiest[source] = None
             self.queued_bytes -= weights[source]
+        pieces[:] = [p for p in pieces if type(p) is bytes or p.source not in busiest]  # type: ignore[union-attr]
+        for source in busiest:
+            if self.closing:
+                return  # the words about falling behind went over the hard mark
             self.fall_behind(source)
-        if self.queued_bytes > self.node.options.hard_bytes:
+        if self.queued_bytes > self.node.options.hard_bytes and not self.closing:
             self.node.counters.slow_cut += 1
             self.bye(ByeCode.SLOW_CONSUMER)
 
