@@ -6,7 +6,9 @@ Whatever needs words beyond those in the code is written by hand, and read by th
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -181,6 +183,30 @@ def make(name: str) -> str:
     return MAKERS[maker](*arguments)
 
 
+_BOUND = re.compile(r"(?m)^(\| `(?P<name>[\w/]+\.py:[\w.]+)` \| )[^|]*( \|)")
+
+
+def with_values(text: str) -> str:
+    """The document with the value of every bound in its tables as it is in the code."""
+    return _BOUND.sub(lambda m: f"{m[1]}{value_of(m['name'])}{m[3]}", text)
+
+
+def value_of(reference: str) -> object:
+    """What `file.py:NAME` or `file.py:Struct.field` (its default) is."""
+    file, _, name = reference.partition(":")
+    value: Any = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    for part in name.split("."):
+        value = getattr(value, part)
+        if isinstance(value, type):
+            value = value()
+    return value
+
+
+def renewed(text: str) -> str:
+    """The document as it would be written from the code."""
+    return with_values(with_blocks(text, make))
+
+
 if __name__ == "__main__":
     for path in sorted(DOCS.glob("*.md")):
-        path.write_text(with_blocks(path.read_text(), make))
+        path.write_text(renewed(path.read_text()))

@@ -20,8 +20,8 @@ from broker.wire.limits import Limits
 from broker.wire.opening import SUBPROTOCOLS
 from broker.wire.websocket import WebSocketFramer
 from storage.records import MESSAGE_KINDS, Entry
-from tests.docs.blocks import STRUCTS, make
-from tests.docs.markdown import DOCS, block_names, code, codes, fences, table, with_blocks
+from tests.docs.blocks import STRUCTS, renewed
+from tests.docs.markdown import DOCS, block_names, code, codes, fences, table
 from tests.docs.shapes import Shapes
 
 TEXT = (DOCS / "protocol.md").read_text()
@@ -48,7 +48,7 @@ def test_every_commands_fields_are_there_once() -> None:
 
 
 def test_the_generated_tables_are_those_of_the_code() -> None:
-    assert with_blocks(TEXT, make) == TEXT, "renew with: python -m tests.docs.blocks"
+    assert renewed(TEXT) == TEXT, "renew with: python -m tests.docs.blocks"
 
 
 def test_replies_and_events_are_in_the_notation() -> None:
