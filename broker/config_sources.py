@@ -20,8 +20,8 @@ from broker.config import CONFIG_FILE, DEFAULTS, HINTS, Config, get
 PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
 """Names the TOML file, as `--config` does."""
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "PARLEY_TOKEN", "PARLEY_LOGS"})
-"""Variables of the same prefix that are no settings: of the terminal client and of the tests."""
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "PARLEY_TOKEN", "PARLEY_BENCH_NATS", "PARLEY_LOGS"})
+"""Variables of the same prefix that are no settings: of other subcommands and of the tests."""
 CONFIG_MAX_BYTES = 1 << 20
 TABLES = frozenset(key.rpartition(".")[0] for key in HINTS if "." in key)
 

@@ -18,6 +18,7 @@ from broker.app import services
 from broker.cli.main import main
 from broker.commands.revocation import Revocation
 from broker.config import Config
+from broker.config_sources import OTHER_VARIABLES
 from broker.metrics import registry
 from broker.security.secret import OPERATOR_FILE, SECRET_FILE
 from storage.memory import MemoryStore
@@ -38,6 +39,29 @@ def test_every_command_of_the_command_line_is_there() -> None:
     told = [name.split()[1:] for name in block_names(TEXT) if name.startswith("cli ")]
     assert told == list(leaves(main, []))
     assert {"settings", "variables", "commands"} <= set(block_names(TEXT))
+
+
+def test_variables_that_are_no_settings() -> None:
+    told = {code(row[0]) for row in table(TEXT, "variable, no setting")}
+    assert told == OTHER_VARIABLES
+    # Any other one would be refused by every command that reads the configuration.
+    options = {
+        option.envvar
+        for path in leaves(main, [])
+        for option in command_at(path).params
+        if option.envvar
+    }
+    assert options <= OTHER_VARIABLES
+
+
+def command_at(path: list[str]) -> click.Command:
+    command: click.Command = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    return command
 
 
 def leaves(group: click.Group, path: list[str]) -> Iterator[list[str]]:
