@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _PART = re.compile(
-    r"`(?P<name>\w+)(?P<optional>\?)?`(?: \[\*(?P<items>[\w ]+)\*\]| \(\*(?P<one>[\w ]+)\*\))?"
-    r"|\+ \*(?P<include>[\w ]+)\*"
+    r"`(?P<name>\w+)(?P<optional>\?)?`(?: \[\*(?P<items>[\w' ]+)\*\]| \(\*(?P<one>[\w' ]+)\*\))?"
+    r"|\+ \*(?P<include>[\w' ]+)\*"
 )
 
 ALWAYS = frozenset({"t", "id"})
