@@ -36,7 +36,7 @@ class Job(Struct, frozen=True, kw_only=True):
     in_flight: int = 1
     warmup_s: float = 1.0
     window_s: float = 3.0
-    drain_s: float = 10.0
+    drain_s: float = 60.0
     tokens: list[str] = field(default_factory=list)
     profiled: bool = False
     """The server runs under `bench.profiled`, and is told where the window begins and ends."""
