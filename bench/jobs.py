@@ -11,7 +11,6 @@ from bench.wire import Transport
 System = Literal["parley", "nats", "naive", "floor"]
 Shape = Literal["groups", "pairs", "idle", "connect"]
 
-CONNECTIONS_MAX = 18_000
 OPENING_AT_ONCE = 50
 
 

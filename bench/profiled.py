@@ -82,8 +82,10 @@ class Sampler:
             ("lines", lines),
         ):
             parts.append(f"\n{title}\n")
-            top = counts.most_common(TABLE_LINES)
-            parts += [f"{count / total:7.1%}  {where}\n" for where, count in top]
+            top = counts.most_common()
+            # What is on every stack, as the way from `main` to the loop, tells nothing.
+            told = [(where, count) for where, count in top if count < total][:TABLE_LINES]
+            parts += [f"{count / total:7.1%}  {where}\n" for where, count in told]
         return "".join(parts)
 
 

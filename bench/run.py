@@ -30,9 +30,6 @@ from bench.wire import Transport
 SETUP_TIMEOUT_S = 180.0
 WARMUP_SHARE = 1 / 3
 WARMUP_MIN_S = 0.2
-SECONDS_MAX = 15.0
-"""Longer windows would meet the server's heartbeats, which the load client does not answer."""
-ROUNDS_MAX = 100
 
 
 class Plan(Struct, frozen=True, kw_only=True):
