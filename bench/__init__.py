@@ -1,1 +1,1 @@
-"""Measuring Parley and what it is compared with. Stays in the repository; `parley bench` runs it."""
+"""Measuring Parley and what it is compared with. Stays in the repository: see `parley bench`."""
