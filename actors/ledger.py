@@ -239,8 +239,7 @@ class Ledger:
     def _expelled(self, user: int) -> None:
         self._let_go(user)
         for connection in self.node.registry.connections_of(user):
-            if connection.behind:
-                connection.behind.discard(self.name)
+            connection.no_longer_behind(self.name)
 
     def _let_go(self, user: int) -> None:
         self.node.registry.lost_interest(user, self)
@@ -285,6 +284,6 @@ class Ledger:
         `head` is the newest entry that was fanned out before the reply.
         """
         if connection.behind and self.name in connection.behind and seq >= head:
-            connection.behind.discard(self.name)
+            connection.no_longer_behind(self.name)
             if connection.user in self.members:
                 self.subscribe(connection)

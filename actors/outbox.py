@@ -64,6 +64,11 @@ class Outbox:
         else:
             self._join(pending, piece)
 
+    def push_live(self, image: Image) -> None:
+        """Write entries that were meant for it when it was live; it may no longer be."""
+        if not self.closing and not (self.behind and image.source.name in self.behind):
+            self.push(image)
+
     def push_ephemeral(self, piece: bytes) -> None:
         """Write what may be lost (typing, presence): dropped if the peer is slow already."""
         if self.stalled and self.queued_bytes > self.node.options.soft_bytes:
@@ -113,9 +118,9 @@ class Outbox:
             if self.closing:
                 self.drained()
         else:
-            self._stall(pending, sent)
+            self.stall(pending, sent)
 
-    def _stall(self, pending: bytes | Image | list[bytes | Image], sent: int) -> None:
+    def stall(self, pending: bytes | Image | list[bytes | Image], sent: int) -> None:
         """The socket is full: keep the rest, and let the readiness loop say when to go on."""
         pieces = pending if type(pending) is list else [pending]
         self.pending = _after(pieces, sent) if sent >= 0 else []  # type: ignore[arg-type]
@@ -196,6 +201,13 @@ class Outbox:
         self.behind.add(source.name)
         self.node.counters.behind += 1
         self.push_event({"t": "behind", "conv": source.name, "head": source.head})
+
+    def no_longer_behind(self, conv: str) -> None:
+        """The client has what it lacked of this conversation, or may not have it any more."""
+        if self.behind:
+            self.behind.discard(conv)
+            if not self.behind:
+                self.behind = None
 
     def drop_queue(self) -> None:
         """Forget what waits, except the rest of a piece that the peer has the beginning of."""

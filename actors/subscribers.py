@@ -102,7 +102,7 @@ class Subscribers:
             outbox.push(batch.keyed(wire, user) if user in senders else batch.plain(wire))
 
     def _write_to_many(self, batch: Batch, wire: Wire, outboxes: dict[Outbox, None]) -> None:
-        """The loop that fan-out is made of: no call per member who is clean."""
+        """One image for all but the senders' own sessions."""
         own = [
             connection
             for user in batch.senders
@@ -112,17 +112,7 @@ class Subscribers:
         for connection in own:
             connection.push(batch.keyed(wire, connection.user))
             outboxes.pop(connection, None)
-        image = batch.plain(wire)
-        dirty = self._node.flusher.dirty.append
-        slow: list[Outbox] = []
-        for outbox in outboxes:
-            if outbox.pending is None:
-                outbox.pending = image
-                dirty(outbox)
-            else:
-                slow.append(outbox)
-        for outbox in slow:
-            outbox.push(image)
+        self._node.flusher.broadcast(list(outboxes), batch.plain(wire))
         for connection in own:
             self.add(connection)
 

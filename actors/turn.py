@@ -62,6 +62,10 @@ class Turn:
         self._loads.append(conversation)
         self._loading.unpark()
 
+    def wake(self) -> None:
+        """Something was fanned out outside a turn: have it flushed."""
+        self._work.unpark()
+
     def idle(self) -> bool:
         """Nothing is ready, under way or being loaded."""
         return not (self._ready or self._loads or self.busy)
@@ -74,8 +78,9 @@ class Turn:
                 await self._work.park()
             self.busy = True
             ready, self._ready = self._ready, []
-            await self._turn(ready)
-            await flusher.flush()
+            if ready:
+                await self._turn(ready)
+            await flusher.flush_turn()
             # The reader's turn: what came in while we flushed belongs to the next batch.
             await trio.lowlevel.checkpoint()
 
