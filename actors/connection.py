@@ -10,23 +10,20 @@ connection closes it and touches nobody else.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.answering import Answering
+from actors.closing import Closing, Job
 from actors.faults import defect
-from actors.parking import Parking
 from actors.reader import READ, WRITE
 from actors.tls import TlsSocket
 from actors.wires import WIRES, WS_JSON, Wire
 from broker.wire.codec import UNDECODABLE, BadCommand
 from broker.wire.commands import Command
-from broker.wire.errors import CLOSE_STATUS, RECONNECT, ByeCode, Code, FrameError, Refusal
-from broker.wire.framing import Framer
+from broker.wire.errors import ByeCode, Code, FrameError, Refusal
 from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
-from broker.wire.websocket import close_frame
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation, Rule
@@ -39,8 +36,6 @@ HELD_BY_JOB = 1
 HELD_BY_MAILBOX = 2
 HELD_BY_FLIGHT = 4
 HELD_BY_DRAIN = 8
-
-Job = Callable[["Connection", Any], Awaitable[None]]
 
 
 class HttpHandover(Struct):
@@ -61,21 +56,14 @@ class ConnectionStatistics(Struct, frozen=True):
     behind: int
 
 
-class Connection(Answering):
+class Connection(Closing):
     """`table` maps the struct of a command to what is done with it, by the state of the opening."""
 
     __slots__ = (
-        "_backlog",
-        "_job",
-        "_left",
         "_mask",
-        "_parking",
-        "_socket",
         "_table",
-        "_tls",
         "device",
         "fd",
-        "framer",
         "generation",
         "opened_at",
         "peer",
@@ -98,13 +86,11 @@ class Connection(Answering):
     ) -> None:
         """`wire` None: the first bytes are HTTP and decide. The socket must be non-blocking."""
         carrier: Any = tls if tls is not None else sock
-        super().__init__(node, wire or WS_JSON, carrier.send)
+        framer = wire.framer(node.limits.frame_bytes) if wire else node.http_opening()
+        super().__init__(node, wire or WS_JSON, carrier.send, framer, sock, tls)
         self.recv: Callable[[int], bytes] = carrier.recv
         self.fd = sock.fileno()
         self.peer = peer
-        self.framer: Framer | HttpOpening = (
-            wire.framer(node.limits.frame_bytes) if wire else node.http_opening()
-        )
         self.session: Session | None = None
         self.session_id = ""
         self.device = ""
@@ -112,14 +98,8 @@ class Connection(Answering):
         self.peers: dict[int, Conversation] | None = None
         self.watching: set[int] | None = None
         self.opened_at = self.seen_at = node.now()
-        self._socket = sock
-        self._tls = tls
         self._table: Table = node.opening_table
         self._mask = READ
-        self._backlog: list[bytes] | None = None
-        self._left = False
-        self._job: tuple[Job, Any] | None = None
-        self._parking = Parking()
 
     # Life
 
@@ -131,7 +111,7 @@ class Connection(Answering):
         try:
             node.reader.register(self)
             if node.full() and not isinstance(self.framer, HttpOpening):
-                self._send_away()
+                self.send_away()
             while True:
                 await self._parking.park()
                 if self._job is None:
@@ -139,7 +119,7 @@ class Connection(Answering):
                 (job, argument), self._job = self._job, None
                 await job(self, argument)
         finally:
-            self._leave()
+            self.leave()
             node.reader.unregister(self)
             node.connections.pop(self, None)
             node.lingering.pop(self, None)
@@ -147,23 +127,7 @@ class Connection(Answering):
             self.closing = True
             self._socket.close()
 
-    def _finish(self) -> None:
-        """Let the task run to its end."""
-        self._job = None
-        self.closing = True
-        self._parking.unpark()
-
-    def broken(self) -> None:
-        """The socket failed or the peer is gone."""
-        self._finish()
-
-    def crashed(self) -> None:
-        """A defect was met while its bytes were read or written: it is closed, others go on."""
-        self.node.counters.crashes += 1
-        defect("a connection")
-        self._finish()
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """No more part in anything that others see; at the goodbye or at the end."""
         if not self._left:
             self._left = True
@@ -179,7 +143,7 @@ class Connection(Answering):
             data = self.recv(RECEIVE_BYTES)
         except BlockingIOError:
             if self.stalled:
-                self._rearm()  # the end of a TLS handshake is what makes writing possible
+                self.rearm()  # the end of a TLS handshake is what makes writing possible
             return
         except OSError:
             self.broken()
@@ -188,7 +152,7 @@ class Connection(Answering):
             self._on_eof()
             return
         if self.stalled and self._tls is not None:
-            self._rearm()
+            self.rearm()
         self.seen_at = self.node.tick
         if self.closing:
             return  # lingering: only the end of the stream is awaited
@@ -226,7 +190,7 @@ class Connection(Answering):
                 self.held |= HELD_BY_FLIGHT
             if self.held:
                 self._backlog = [*rest, *(self._backlog or ())]
-                self._rearm()
+                self.rearm()
                 return
             if self.closing:
                 return
@@ -269,7 +233,7 @@ class Connection(Answering):
         if self.closing and self.pending is None:
             self._finish()
         elif self.closing or self.in_flight:
-            self._rearm()
+            self.rearm()
         else:
             self._end_of_stream()
 
@@ -293,7 +257,7 @@ class Connection(Answering):
             self.framer = self.wire.framer(self.node.limits.frame_bytes)
             self.push(outcome.response)
             if self.node.full():
-                self._send_away()
+                self.send_away()
             elif outcome.rest:
                 self._dispatch(self.framer.feed(outcome.rest))
         elif type(outcome) is HttpRequest:
@@ -320,7 +284,7 @@ class Connection(Answering):
         """Read no more, for good; what was read is still answered."""
         if not self.closing and not isinstance(self.framer, HttpOpening):
             self.held |= HELD_BY_DRAIN
-            self._rearm()
+            self.rearm()
 
     def release(self, reason: int) -> None:
         """A reason to wait is gone; with the last one the backlog is dispatched."""
@@ -333,18 +297,15 @@ class Connection(Answering):
         if not isinstance(self.framer, HttpOpening):
             self._dispatch(backlog or [])
         if not self.held:
-            self._rearm()
+            self.rearm()
 
-    def _rearm(self) -> None:
+    def rearm(self) -> None:
         mask = 0 if self.held or self.half_closed else READ
         if self.stalled and (self._tls is None or self._tls.shaken):
             mask |= WRITE
         if mask != self._mask:
             self._mask = mask
             self.node.reader.modify(self, mask)
-
-    def want_writable(self, wanted: bool) -> None:
-        self._rearm()
 
     # Commands
 
@@ -389,68 +350,6 @@ class Connection(Answering):
             self.release(HELD_BY_FLIGHT)
         if self.half_closed and not self.in_flight:
             self._end_of_stream()
-
-    # Ending
-
-    def _send_away(self) -> None:
-        self.node.counters.connections_refused += 1
-        self.bye(ByeCode.TOO_MANY_CONNECTIONS, after_ms=self.node.retry_slot_ms())
-
-    def bye(self, code: ByeCode, after_ms: int | None = None) -> None:
-        """Say why, then close: flush, shut down, and linger until the peer has closed too."""
-        if self.closing:
-            return
-        if isinstance(self.framer, HttpOpening):
-            self._finish()  # no protocol was agreed on in which to say goodbye
-            return
-        if code is ByeCode.SLOW_CONSUMER:
-            self.drop_queue()
-        event: dict[str, object] = {"t": "bye", "code": code, "reconnect": code in RECONNECT}
-        if after_ms is not None:
-            event["after_ms"] = after_ms
-        data = self.wire.wrap(self.wire.codec.encode(event))
-        if self.wire.websocket:
-            data += close_frame(CLOSE_STATUS[code], code)
-        self.push(data)
-        self._close_when_sent()
-
-    def _close_when_sent(self) -> None:
-        if self.closing:
-            return
-        self.closing = True
-        self.held = 0
-        self._backlog = None
-        self._leave()
-        node = self.node
-        node.lingering[self] = node.now() + node.options.linger_ms / 1000
-        node.flusher.kick()
-        if self.pending is None:
-            self.drained()
-        else:
-            self._rearm()
-
-    def drained(self) -> None:
-        """Everything was sent: tell the peer, and wait for its end of the stream (bounded)."""
-        if self._tls is not None:
-            self._tls.close_notify()
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._finish()
-            return
-        if self.half_closed:
-            self._finish()
-        else:
-            self._rearm()
-
-    def check_silence(self) -> None:
-        """Nothing was received for too long, unless it is we who do not read."""
-        if not self.held and not self.closing:
-            self.bye(ByeCode.IDLE)
-
-    def cut(self) -> None:
-        """Close now; for deadlines that have passed."""
-        self._finish()
 
     @property
     def speaks(self) -> str:

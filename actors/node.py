@@ -24,6 +24,7 @@ from broker.wire.opening import HttpOpening
 from storage.interfaces import Store
 
 if TYPE_CHECKING:
+    from actors.closing import Closing
     from actors.connection import Connection, HttpHandover
     from actors.outbox import Outbox
     from broker.wire.commands import Command
@@ -133,7 +134,7 @@ class Node:
         self.connections: dict[Connection, None] = {}
         self.opening: dict[Connection, None] = {}
         """In the order of their deadlines."""
-        self.lingering: dict[Connection, float] = {}
+        self.lingering: dict[Closing, float] = {}
         self.stalled: set[Outbox] = set()
         self.allowed_origins = allowed_origins
         self.draining = False

@@ -128,7 +128,7 @@ class Outbox:
         self.stalled = True
         self.progress_at = self.node.now()
         self.node.stalled.add(self)
-        self.want_writable(True)
+        self.rearm()
         if self.queued_bytes > self.node.options.high_bytes and not self.closing:
             self._degrade()
 
@@ -163,7 +163,7 @@ class Outbox:
         self.queued_bytes = 0
         self.stalled = False
         self.node.stalled.discard(self)
-        self.want_writable(False)
+        self.rearm()
         if self.closing:
             self.drained()
 
@@ -217,8 +217,8 @@ class Outbox:
 
     # The other half
 
-    def want_writable(self, wanted: bool) -> None:
-        """Ask the readiness loop to call `on_writable`."""
+    def rearm(self) -> None:
+        """Tell the readiness loop what is waited for now: writing, while `stalled`."""
         raise NotImplementedError
 
     def broken(self) -> None:

@@ -57,7 +57,13 @@ CLOSE_STATUS: dict[ByeCode, int] = {
 """The WebSocket close status that goes with each goodbye."""
 
 RECONNECT = frozenset(
-    {ByeCode.DRAINING, ByeCode.SLOW_CONSUMER, ByeCode.IDLE, ByeCode.TOO_MANY_CONNECTIONS}
+    {
+        ByeCode.DRAINING,
+        ByeCode.SLOW_CONSUMER,
+        ByeCode.IDLE,
+        ByeCode.AUTH_TIMEOUT,
+        ByeCode.TOO_MANY_CONNECTIONS,
+    }
 )
 """Goodbyes after which the same client may simply connect again."""
 

@@ -56,8 +56,8 @@ class Desk(Outbox):
         self.taken += data[:count]
         return count
 
-    def want_writable(self, wanted: bool) -> None:
-        self.wants_writable = wanted
+    def rearm(self) -> None:
+        self.wants_writable = self.stalled
 
     def broken(self) -> None:
         raise AssertionError("the socket is well")
