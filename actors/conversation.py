@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from actors.faults import defect, error_reply, unavailable
-from actors.images import Draft
+from actors.images import Drafts
 from actors.ledger import Effect, Ledger, NeedEntries
 from actors.mailbox import Mailbox, MailboxStatistics
-from actors.memory import draft_of
+from actors.memory import draft_again
 from broker.wire.errors import Refusal
 from broker.wire.replies import Sent
 from storage.errors import Unavailable
@@ -138,9 +138,10 @@ class Conversation(Ledger):
         if missed > len(tail):
             self.subscribers.fall_behind()
             return
-        self.subscribers.fan_out(
-            [draft_of(decode_entry(payload), payload) for payload in tail[-missed:]]
-        )
+        drafts = Drafts()
+        for payload in tail[-missed:]:
+            draft_again(drafts, decode_entry(payload), payload)
+        self.subscribers.fan_out(drafts)
 
     def load_failed(self, refusal: Refusal) -> None:
         """Answer everybody who waits; the next command tries again."""
@@ -250,17 +251,17 @@ class Conversation(Ledger):
             self._revised,
         )
         self._clear()
-        if drafts:
-            self.head += len(drafts)
-            self.node.counters.appended += len(drafts)
+        if drafts is not None:
+            self.head += len(drafts.payloads)
+            self.node.counters.appended += len(drafts.payloads)
             self.recent.extend(drafts)
         if revised:
             for seq, payload in revised.items():
                 self.recent.revise(seq, payload)
         self._reply(answers)
         if effects:
-            self._apply_in_order(drafts, effects)
-        elif drafts:
+            self._apply_in_order(drafts or Drafts(), effects)
+        elif drafts is not None:
             self.subscribers.fan_out(drafts)
         if self._blocked:
             self._unblock()
@@ -301,16 +302,17 @@ class Conversation(Ledger):
             self.node.counters.crashes += 1
             connection.refuse(command_id, defect(f"a reply of conversation {self.name}"))
 
-    def _apply_in_order(self, drafts: list[Draft], effects: list[tuple[int, Effect]]) -> None:
+    def _apply_in_order(self, drafts: Drafts, effects: list[tuple[int, Effect]]) -> None:
         """Effects stand between entries: who joins sees the entries after, who leaves, before."""
         start = 0
         for index, effect in effects:
             if index > start:
-                self.subscribers.fan_out(drafts[start:index])
+                self.subscribers.fan_out(drafts.part(start, index))
                 start = index
             effect()
-        if start < len(drafts):
-            self.subscribers.fan_out(drafts[start:])
+        count = len(drafts.payloads)
+        if start < count:
+            self.subscribers.fan_out(drafts.part(start, count))
 
     # Failing and ending
 
@@ -355,7 +357,7 @@ class Conversation(Ledger):
             and not self._waiting
             and not self._blocked
             and not self._answers
-            and not self._drafts
+            and self._drafts is None
         )
 
     def statistics(self) -> ConversationStatistics:

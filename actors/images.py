@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
@@ -26,11 +26,40 @@ _KEY_FIELD_BYTES = len(_pack("key"))
 _SHORT_KEY_BYTES = 31
 """Up to this length a msgpack string has a header of one byte, above (to 255) of two."""
 
-Draft = tuple[bytes, int, int, int, "list[int] | None"]
-"""A new entry: payload, key's bytes at its end, sender, author (0: no message), mentions.
 
-A plain tuple, since there is one per message.
-"""
+class Drafts(Struct, gc=False):
+    """New entries of a conversation, in order, as parallel lists: there is one row per message.
+
+    `cuts` are the bytes that the key takes at the end of the payload (0: no key), `authors` the
+    senders of what a person reads (0 for other entries), `mentions` (index, users) pairs.
+    """
+
+    payloads: list[bytes] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
+    senders: list[int] = field(default_factory=list)
+    authors: list[int] = field(default_factory=list)
+    mentions: list[tuple[int, list[int]]] | None = None
+
+    def add(
+        self, payload: bytes, cut: int, sender: int, author: int, mentions: list[int] | None
+    ) -> None:
+        if mentions:
+            if self.mentions is None:
+                self.mentions = []
+            self.mentions.append((len(self.payloads), mentions))
+        self.payloads.append(payload)
+        self.cuts.append(cut)
+        self.senders.append(sender)
+        self.authors.append(author)
+
+    def part(self, start: int, stop: int) -> Drafts:
+        """Some of them, to be fanned out."""
+        return Drafts(
+            self.payloads[start:stop],
+            self.cuts[start:stop],
+            self.senders[start:stop],
+            self.authors[start:stop],
+        )
 
 
 class Source(Protocol):
@@ -65,61 +94,80 @@ def conversation_prefix(conv: str) -> bytes:
     return _pack("t") + _pack("msg") + _pack("conv") + _pack(conv)
 
 
+Frames = tuple[list[bytes], list[bytes]]
+"""Each entry's frame without its key, and with it."""
+
+
 class Batch:
     """Consecutive new entries of one conversation, and their images, made when first asked for."""
 
-    __slots__ = ("_drafts", "_plain", "_prefix", "_source", "senders")
+    __slots__ = ("_drafts", "_frames", "_prefix", "_source", "senders")
 
-    def __init__(self, prefix: bytes, drafts: list[Draft], source: Source) -> None:
+    def __init__(self, prefix: bytes, drafts: Drafts, source: Source) -> None:
         self._drafts = drafts
         self._prefix = prefix
         self._source = source
-        self._plain: list[Image | None] = [None] * len(WIRES)
-        self.senders = {draft[2] for draft in drafts if draft[1]}
+        self._frames: list[Frames | None] = [None] * len(WIRES)
+        self.senders = set(drafts.senders)
 
     def plain(self, wire: Wire) -> Image:
         """For everyone who sent nothing in this batch."""
-        image = self._plain[wire.index]
-        if image is None:
-            image = self._plain[wire.index] = self.keyed(wire, 0)
-        return image
+        return Image(b"".join(self._made(wire)[0]), self._source)
 
     def keyed(self, wire: Wire, user: int) -> Image:
         """For the sessions of `user`: their own entries carry their keys."""
-        if wire.codec is JSON:
-            return Image(b"".join(self._json(wire, user)), self._source)
-        parts: list[bytes] = []
+        plain, keyed = self._made(wire)
+        frames = [
+            own if sender == user else other
+            for other, own, sender in zip(plain, keyed, self._drafts.senders, strict=True)
+        ]
+        return Image(b"".join(frames), self._source)
+
+    def _made(self, wire: Wire) -> Frames:
+        frames = self._frames[wire.index]
+        if frames is None:
+            frames = self._json(wire) if wire.codec is JSON else self._spliced(wire)
+            self._frames[wire.index] = frames
+        return frames
+
+    def _spliced(self, wire: Wire) -> Frames:
+        plain: list[bytes] = []
+        keyed: list[bytes] = []
         prefix = self._prefix
         extra = len(prefix)
         header = wire.header
-        for payload, cut, sender, _, _ in self._drafts:
-            if cut and sender != user:
-                parts += (
-                    header(len(payload) + extra - cut),
-                    _MAP_HEADER[(payload[0] & 15) + 1],
-                    prefix,
-                    payload[1:-cut],
-                )
-            else:
-                parts += (
-                    header(len(payload) + extra),
-                    _MAP_HEADER[(payload[0] & 15) + 2],
-                    prefix,
-                    payload[1:],
-                )
-        return Image(b"".join(parts), self._source)
+        first = -1
+        head = head_keyed = b""
+        for payload, cut in zip(self._drafts.payloads, self._drafts.cuts, strict=True):
+            if payload[0] != first:
+                first = payload[0]
+                fields = (first & 15) + 2
+                head_keyed = _MAP_HEADER[fields] + prefix
+                head = _MAP_HEADER[fields - 1] + prefix
+            size = len(payload) + extra
+            frame = header(size) + head_keyed + payload[1:]
+            keyed.append(frame)
+            plain.append(header(size - cut) + head + payload[1:-cut] if cut else frame)
+        return plain, keyed
 
-    def _json(self, wire: Wire, user: int) -> list[bytes]:
-        return [
-            wire.wrap(wire.codec.encode(message_event(self._source.name, draft[0], user)))
-            for draft in self._drafts
-        ]
+    def _json(self, wire: Wire) -> Frames:
+        name = self._source.name
+
+        def frames(users: list[int]) -> list[bytes]:
+            return [
+                wire.wrap(wire.codec.encode(message_event(name, payload, user)))
+                for payload, user in zip(self._drafts.payloads, users, strict=True)
+            ]
+
+        return frames([0] * len(self._drafts.payloads)), frames(self._drafts.senders)
 
 
-def pair_of_images(wire: Wire, prefix: bytes, draft: Draft, source: Source) -> tuple[Image, Image]:
+def pair_of_images(
+    wire: Wire, prefix: bytes, drafts: Drafts, source: Source
+) -> tuple[Image, Image]:
     """A single entry without its key, and with it. For the msgpack wires only."""
-    payload = draft[0]
-    cut = draft[1]
+    payload = drafts.payloads[0]
+    cut = drafts.cuts[0]
     fields = payload[0] & 15
     pairs = prefix + payload[1:]
     size = len(pairs) + 1

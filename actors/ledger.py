@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.images import Draft, key_bytes
-from actors.memory import KeyWindow, Recent, draft_of
+from actors.images import Drafts, key_bytes
+from actors.memory import KeyWindow, Recent, digest, draft_again
 from actors.subscribers import Subscribers
 from storage.records import (
     MESSAGE_KINDS,
@@ -22,6 +22,7 @@ from storage.records import (
     Loaded,
     Mark,
     Member,
+    PlainEntry,
     Revision,
     decode_entry,
     encode_entry,
@@ -80,7 +81,7 @@ class Ledger:
     def _clear(self) -> None:
         """Forget what this turn has decided."""
         self._answers: list[tuple[Connection, int, object]] = []
-        self._drafts: list[Draft] = []
+        self._drafts: Drafts | None = None
         self._effects: list[tuple[int, Effect]] | None = None
         self._revised: dict[int, bytes] | None = None
         self._staged: Commit | None = None
@@ -96,19 +97,18 @@ class Ledger:
         self.marks = {mark.user: mark for mark in loaded.marks}
         self.keys = KeyWindow()
         self.recent = Recent(loaded.head.seq - len(loaded.tail))
-        drafts: list[Draft] = []
+        drafts = Drafts()
         for payload in loaded.tail:
             entry = decode_entry(payload)
             self.keys.recall(entry)
-            drafts.append(draft_of(entry, payload))
+            draft_again(drafts, entry, payload)
         self.recent.extend(drafts)
 
     def _stage_into(self, commit: Commit) -> None:
         """Add what was decided to the turn's commit."""
         drafts = self._drafts
-        if drafts:
-            payloads = [draft[0] for draft in drafts]
-            commit.appends.append(Append(self.name, self.head + 1, payloads, self.ts))
+        if drafts is not None:
+            commit.appends.append(Append(self.name, self.head + 1, drafts.payloads, self.ts))
         staged = self._staged
         if staged is not None:
             commit.revisions += staged.revisions
@@ -129,16 +129,21 @@ class Ledger:
         ref: int = 0,
         reply_to: int = 0,
         mentions: list[int] | None = None,
-        digest: int = 0,
+        what: int = 0,
     ) -> Entry:
-        """Add an entry to the log; it is stored and told with this turn."""
+        """Add an entry to the log; it is stored and told with this turn.
+
+        `what` is the digest of what was sent, for the key.
+        """
         ts = self.node.turn.now_ms
         if ts < self.ts:
             ts = self.ts  # the wall clock was set back; a log's times never are
         else:
             self.ts = ts
         drafts = self._drafts
-        seq = self.head + 1 + len(drafts)
+        if drafts is None:
+            drafts = self._drafts = Drafts()
+        seq = self.head + 1 + len(drafts.payloads)
         entry = Entry(
             seq=seq,
             sender=sender,
@@ -151,15 +156,47 @@ class Ledger:
             key=key,
         )
         author = sender if kind in MESSAGE_KINDS else 0
-        drafts.append((encode_entry(entry), key_bytes(key), sender, author, mentions))
+        drafts.add(encode_entry(entry), key_bytes(key), sender, author, mentions)
         if key:
-            self.keys.add(sender, key, (seq, ts, digest))
+            self.keys.add((sender, key), (seq, ts, what))
         return entry
+
+    def message(self, sender: int, key: str, kind: str, body: Any) -> tuple[int, int]:
+        """`append` of a message without options, once per key: its seq and ts.
+
+        The path of nearly all that is ever appended, and therefore flat. Raises `Refusal` where
+        the key was used for something else.
+        """
+        name = (sender, key)
+        keys = self.keys
+        known = keys.young.get(name) or keys.old.get(name)
+        if known is not None:
+            return keys.same(known, digest(kind, body, 0, 0, None))
+        ts = self.node.turn.now_ms
+        if ts < self.ts:
+            ts = self.ts
+        else:
+            self.ts = ts
+        drafts = self._drafts
+        if drafts is None:
+            drafts = self._drafts = Drafts()
+        payloads = drafts.payloads
+        seq = self.head + 1 + len(payloads)
+        payloads.append(encode_entry(PlainEntry(seq, sender, ts, kind, body, key)))
+        drafts.cuts.append(key_bytes(key))
+        drafts.senders.append(sender)
+        drafts.authors.append(sender)
+        keys.add(name, (seq, ts, digest(kind, body, 0, 0, None)))
+        return seq, ts
 
     @property
     def next_seq(self) -> int:
         """The seq that the next entry to be appended gets."""
-        return self.head + 1 + len(self._drafts)
+        return self.head + 1 + self._drafted
+
+    @property
+    def _drafted(self) -> int:
+        return len(self._drafts.payloads) if self._drafts is not None else 0
 
     def entry(self, seq: int) -> Entry:
         """A durable entry in its present state. Raises `NeedEntries` where it must be fetched."""
@@ -197,7 +234,7 @@ class Ledger:
         """Do something that others see, when the turn is durable, at this place of the log."""
         if self._effects is None:
             self._effects = []
-        self._effects.append((len(self._drafts), effect))
+        self._effects.append((self._drafted, effect))
 
     def tell(
         self, event: object, *, besides: object = None, users: Sequence[int] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from actors.images import Draft, key_bytes
+from actors.images import Drafts, key_bytes
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import KEY_WINDOW_ENTRIES, UNREAD_WINDOW_ENTRIES
 from storage.records import MESSAGE_KINDS, Entry, decode_entry
@@ -39,33 +39,35 @@ def digest(kind: str, body: Any, ref: int, reply_to: int, mentions: list[int] | 
 class KeyWindow:
     """The keys of at least the newest `KEY_WINDOW_ENTRIES` entries, in two generations."""
 
-    __slots__ = ("_old", "_young")
+    __slots__ = ("old", "young")
 
     def __init__(self) -> None:
-        self._young: dict[tuple[int, str], Known] = {}
-        self._old: dict[tuple[int, str], Known] = {}
+        self.young: dict[tuple[int, str], Known] = {}
+        self.old: dict[tuple[int, str], Known] = {}
 
-    def add(self, sender: int, key: str, known: Known) -> None:
-        self._young[(sender, key)] = known
-        if len(self._young) >= KEY_WINDOW_ENTRIES:
-            self._old = self._young
-            self._young = {}
+    def add(self, name: tuple[int, str], known: Known) -> None:
+        """`name` is (sender, key)."""
+        self.young[name] = known
+        if len(self.young) >= KEY_WINDOW_ENTRIES:
+            self.old = self.young
+            self.young = {}
 
-    def find(self, sender: int, key: str, what: int) -> Known | None:
-        """The entry that this key made, if any. Refuses a key that was used for something else."""
+    def find(self, sender: int, key: str, what: int) -> tuple[int, int] | None:
+        """seq and ts of the entry that this key made, if any. Raises as `same` does."""
         name = (sender, key)
-        known = self._young.get(name)
-        if known is None:
-            known = self._old.get(name)
-            if known is None:
-                return None
-        if known[2] not in (0, what):
+        known = self.young.get(name) or self.old.get(name)
+        return None if known is None else self.same(known, what)
+
+    def same(self, known: Known, what: int) -> tuple[int, int]:
+        """seq and ts of a known entry. Refuses a key that was used for something else."""
+        seq, ts, before = known
+        if before not in (0, what):
             raise Refusal(
                 Code.CONFLICT,
-                f"this key was used for entry {known[0]}, with another body",
+                f"this key was used for entry {seq}, with another body",
                 field="key",
             )
-        return known
+        return seq, ts
 
     def recall(self, entry: Entry) -> None:
         """Take up a stored entry's key."""
@@ -76,7 +78,7 @@ class KeyWindow:
                 if changed
                 else digest(entry.kind, entry.body, entry.ref, entry.reply_to, entry.mentions)
             )
-            self.add(entry.sender, entry.key, (entry.seq, entry.ts, what))
+            self.add((entry.sender, entry.key), (entry.seq, entry.ts, what))
 
 
 class Recent:
@@ -97,19 +99,17 @@ class Recent:
         """The oldest seq whose payload is held; head + 1 if none is."""
         return self._head - len(self._payloads) + 1
 
-    def extend(self, drafts: list[Draft]) -> None:
+    def extend(self, drafts: Drafts) -> None:
         """The next entries, all of a turn."""
-        head = self._head
-        payloads = self._payloads
-        for payload, _, _, author, mentions in drafts:
-            head += 1
-            payloads.append(payload)
-            self._bytes += len(payload)
-            self._authors.append(author)
-            if mentions:
-                self._mentions.append((head, mentions))
-        self._head = head
-        if len(payloads) > 2 * RECENT_ENTRIES or self._bytes > 2 * RECENT_MAX_BYTES:
+        payloads = drafts.payloads
+        if drafts.mentions:
+            first = self._head + 1
+            self._mentions += [(first + index, users) for index, users in drafts.mentions]
+        self._head += len(payloads)
+        self._payloads += payloads
+        self._authors += drafts.authors
+        self._bytes += sum(map(len, payloads))
+        if len(self._payloads) > 2 * RECENT_ENTRIES or self._bytes > 2 * RECENT_MAX_BYTES:
             self._trim()
 
     def _trim(self) -> None:
@@ -172,9 +172,9 @@ class Recent:
         return unread, mentions
 
 
-def draft_of(entry: Entry, payload: bytes) -> Draft:
-    """An entry as a conversation keeps it until it is told."""
-    return payload, key_bytes(entry.key), entry.sender, author_of(entry), entry.mentions
+def draft_again(drafts: Drafts, entry: Entry, payload: bytes) -> None:
+    """A stored entry, as one that is to be told."""
+    drafts.add(payload, key_bytes(entry.key), entry.sender, author_of(entry), entry.mentions)
 
 
 def author_of(entry: Entry) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from actors.images import Batch, Draft, Source, conversation_prefix, pair_of_images
+from actors.images import Batch, Drafts, Source, conversation_prefix, pair_of_images
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
 
@@ -52,29 +52,30 @@ class Subscribers:
 
     # Entries
 
-    def fan_out(self, drafts: list[Draft]) -> None:
+    def fan_out(self, drafts: Drafts) -> None:
         """Write new entries to every subscriber."""
-        if len(drafts) == 1:
-            self._fan_out_one(drafts[0])
+        count = len(drafts.payloads)
+        if count == 1:
+            self._fan_out_one(drafts)
             return
         reached = 0
         batch: Batch | None = None
         for wire, outboxes in self._by_wire:
-            count = len(outboxes)
-            if not count:
+            listening = len(outboxes)
+            if not listening:
                 continue
-            reached += count
+            reached += listening
             if batch is None:
                 batch = Batch(self._prefix, drafts, self._source)
-            if count <= FEW:
+            if listening <= FEW:
                 self._write_to_few(batch, wire, outboxes)
             else:
                 self._write_to_many(batch, wire, outboxes)
-        self._node.counters.delivered += reached * len(drafts)
+        self._node.counters.delivered += reached * count
 
-    def _fan_out_one(self, draft: Draft) -> None:
+    def _fan_out_one(self, drafts: Drafts) -> None:
         """A batch of one, to few: what most direct conversations do in most turns."""
-        sender = draft[2]
+        sender = drafts.senders[0]
         reached = 0
         for wire, outboxes in self._by_wire:
             count = len(outboxes)
@@ -82,9 +83,9 @@ class Subscribers:
                 continue
             reached += count
             if count > FEW or wire.codec is JSON:
-                self._write_to_many(Batch(self._prefix, [draft], self._source), wire, outboxes)
+                self._write_to_many(Batch(self._prefix, drafts, self._source), wire, outboxes)
                 continue
-            plain, keyed = pair_of_images(wire, self._prefix, draft, self._source)
+            plain, keyed = pair_of_images(wire, self._prefix, drafts, self._source)
             for outbox in tuple(outboxes):
                 image = keyed if outbox.user == sender else plain
                 if outbox.pending is None:

@@ -78,28 +78,10 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
     user = connection.user
     if user not in conv.members:
         member_of(conv, user)
-    key = command.key
-    kind = command.kind
-    body = command.body
-    reply_to = command.reply_to or 0
-    what = digest(kind, body, 0, reply_to, command.mentions)
-    known = conv.keys.find(user, key, what)
-    if known is not None:
-        seq, ts, _ = known
+    if command.reply_to is None and not command.mentions:
+        seq, ts = conv.message(user, command.key, command.kind, command.body)
     else:
-        if reply_to > conv.head:
-            raise Refusal(Code.BAD_REQUEST, "there is no such entry to reply to", field="reply_to")
-        entry = conv.append(
-            user,
-            kind,
-            body,
-            key=key,
-            reply_to=reply_to,
-            mentions=command.mentions,
-            digest=what,
-        )
-        seq = entry.seq
-        ts = entry.ts
+        seq, ts = _send_with_options(conv, user, command)
     if conv.group is None:
         low, high = conv.members
         online = (high if user == low else low) in conv.node.registry.sessions
@@ -107,6 +89,26 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
     else:
         reply = Sent(command.id, conv.name, seq, ts)
     conv.answer(connection, command.id, reply)
+
+
+def _send_with_options(conv: Conversation, user: int, command: Send) -> tuple[int, int]:
+    reply_to = command.reply_to or 0
+    what = digest(command.kind, command.body, 0, reply_to, command.mentions)
+    known = conv.keys.find(user, command.key, what)
+    if known is not None:
+        return known
+    if reply_to > conv.head:
+        raise Refusal(Code.BAD_REQUEST, "there is no such entry to reply to", field="reply_to")
+    entry = conv.append(
+        user,
+        command.kind,
+        command.body,
+        key=command.key,
+        reply_to=reply_to,
+        mentions=command.mentions,
+        what=what,
+    )
+    return entry.seq, entry.ts
 
 
 # edit, recall, pin, unpin, react
@@ -210,7 +212,7 @@ def _append(
         body,
         key=command.key,
         ref=command.ref,
-        digest=digest(kind, body, command.ref, 0, None),
+        what=digest(kind, body, command.ref, 0, None),
     )
     conv.answer(connection, command.id, Sent(command.id, conv.name, entry.seq, entry.ts))
     return entry
