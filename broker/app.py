@@ -183,6 +183,6 @@ def tls_context(tls: Tls) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(tls.cert, tls.key)
     except ssl.SSLError as error:
-        reason = f"not a certificate chain and its key in PEM ({error.reason})"
+        reason = f"not a certificate chain and its key in PEM ({error.reason or 'no PEM in it'})"
         raise OSError(error.errno, reason, str(tls.cert)) from error
     return context

@@ -54,8 +54,9 @@ class Terminal:
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         self._status = ""
+        # What was entered comes back as a line of the conversation: once is enough.
         self._prompt: PromptSession[str] = PromptSession(
-            "> ", bottom_toolbar=lambda: self._status or None
+            "> ", bottom_toolbar=lambda: self._status or None, erase_when_done=True
         )
 
     def shown(self) -> AbstractContextManager[object]:

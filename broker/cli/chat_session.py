@@ -55,7 +55,9 @@ class Chat:
         self._client = client
         self._screen = screen
         self._title = ""
+        self._connected = True
         self._names: dict[int, str] = {}
+        self._titles: dict[str, str] = {}
         self._shown: dict[str, int] = {}
         self._read = 0
         self._others: list[int] = []
@@ -185,13 +187,21 @@ class Chat:
         found, more = await self._client.conversations(limit=200)
         for each in found:
             unread = f", {each.unread} unread" if each.unread else ""
-            self._note(f"{each.conv}  {each.title or await self._direct_title(each.conv)}{unread}")
+            self._note(f"{each.conv}  {each.title or await self._title_of(each.conv)}{unread}")
         if not found or more:
             self._note("and more" if more else "none yet: /join ROOM or /with NAME")
 
-    async def _direct_title(self, conv: str) -> str:
-        others = [int(part) for part in conv.split("/")[1:] if int(part) != self._client.user]
-        return await self._name(others[0]) if conv.startswith("d/") and others else ""
+    async def _title_of(self, conv: str) -> str:
+        """What people call a conversation that is not open: its title, or the other's name."""
+        if conv.startswith("d/"):
+            others = {int(part) for part in conv.split("/")[1:]} - {self._client.user}
+            return await self._name(others.pop())
+        if conv not in self._titles:
+            try:
+                self._titles[conv] = (await self._client.group(conv)).title
+            except CommandError:  # left, kicked or dissolved since
+                return conv
+        return self._titles[conv]
 
     async def _who(self, _: str) -> None:
         if self.conv:
@@ -220,6 +230,8 @@ class Chat:
             self._update_status()
 
     async def _take_event(self, event: Event) -> None:
+        if isinstance(event, ConversationChanged):
+            self._titles.pop(event.conv, None)
         match event:
             case Message() if event.seq > self._shown.get(event.conv, 0):
                 self._typing.pop(event.sender, None)
@@ -233,7 +245,8 @@ class Chat:
                 await self._show_presence(event)
             case ConversationChanged() if event.conv == self.conv and self._screen.interactive:
                 await self._watch()
-            case ConnectionChanged():
+            case ConnectionChanged() if event.up is not self._connected:  # not each attempt
+                self._connected = event.up
                 back = "connected again" if event.up else f"connection lost ({event.reason})"
                 self._note(back)
 
@@ -249,7 +262,7 @@ class Chat:
         if isinstance(entry.body, dict) and isinstance(entry.body.get("users"), list):
             people |= {user for user in entry.body["users"] if isinstance(user, int)}
         names = {user: await self._name(user) for user in people}
-        place = "" if entry.conv == self.conv else entry.conv
+        place = "" if entry.conv == self.conv else await self._title_of(entry.conv)
         self._screen.show(line_of(entry, names, own=self._client.user, place=place))
 
     async def _name(self, user: int) -> str:
@@ -298,10 +311,17 @@ class Chat:
         typing = [self._names[user] for user, until in self._typing.items() if until > now]
         parts = [clean(self._title)] if self._title else []
         if self._others:
-            parts.append(f"{len(self._online.intersection(self._others))} online")
+            parts.append(self._who_is_online())
         if typing:
             parts.append(f"{', '.join(typing[:3])} {'is' if len(typing) == 1 else 'are'} typing")
         self._screen.status("  |  ".join(parts))
+
+    def _who_is_online(self) -> str:
+        """Of a direct conversation whether the other is; of a room how many, oneself included."""
+        online = len(self._online.intersection(self._others))
+        if self.conv.startswith("d/"):
+            return "online" if online else "offline"
+        return f"{online + 1} online" if self._connected else "not connected"
 
     def _note(self, text: str) -> None:
         self._screen.show(Text(f"* {clean(text)}", style="dim"))

@@ -17,7 +17,7 @@ def command() -> None:
     """
 
 
-@command.command("show")
+@command.command("show", short_help="Print all settings, and where from.")
 @with_config()
 def show(loaded: Loaded) -> None:
     """Print all settings as TOML; those that are not the default with their origin."""

@@ -31,7 +31,7 @@ def command() -> None:
     """Add and list users, set passwords. Works beside a running broker."""
 
 
-@command.command("add")
+@command.command("add", short_help="Add a user with a password.")
 @with_config()
 @password_stdin
 @click.option("--nickname", default="", help="How others see the user.")
@@ -43,7 +43,7 @@ def add(loaded: Loaded, name: str, nickname: str, password_stdin: bool) -> None:
     click.echo(f"added {user.name} with id {user.id}")
 
 
-@command.command("passwd")
+@command.command("passwd", short_help="Set a new password and end all sessions.")
 @with_config()
 @password_stdin
 @click.argument("name")
@@ -53,7 +53,7 @@ def passwd(loaded: Loaded, name: str, password_stdin: bool) -> None:
     click.echo(f"set; all earlier sessions of {name} have ended")
 
 
-@command.command("list")
+@command.command("list", short_help="List all users.")
 @with_config()
 def list_users(loaded: Loaded) -> None:
     """List all users: id, name, nickname, made, last seen, state; between tabs, by id."""

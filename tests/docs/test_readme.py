@@ -30,7 +30,7 @@ async def test_the_first_conversation_is_had(
     exec(compile(source, "README.md", "exec"), {"__name__": "__main__"})
     (main,) = started
     await main(f"ws://{broker.running.http}/ws")
-    assert capsys.readouterr().out == "Hello, Bob!\n"
+    assert capsys.readouterr().out == "Hello, Ben!\n"
 
 
 def test_it_is_short() -> None:

@@ -8,17 +8,22 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
+import trio
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
 from broker.cli.chat_lines import line_of
 from broker.cli.chat_screen import clean
-from broker.client import Message
+from broker.cli.chat_session import Chat
+from broker.client import Client, ConnectionChanged, Message
 from tests.broker.cli.running import TIMEOUT_S, Broker, clean_environment, parley
 from tests.broker.cli.running import broker as running_broker
 
@@ -102,6 +107,7 @@ class Typist:
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
         self.screen = ""
+        self._lines = 0
         self._terminal = ours
         self.process = subprocess.Popen(
             [sys.executable, "-m", "broker.cli", "chat", *arguments],
@@ -114,18 +120,20 @@ class Typist:
         os.close(theirs)
 
     def types(self, text: str) -> None:
+        if WHERE_IS_THE_CURSOR in self.screen:
+            self._lines += text.count("\r")
         os.write(self._terminal, text.encode())
 
-    def sees(self, text: str) -> bool:
+    def sees(self, text: str, times: int = 1) -> bool:
         """Wait until it is on the screen."""
         deadline = time.monotonic() + TIMEOUT_S
-        while text not in self.screen and time.monotonic() < deadline:
+        while self.screen.count(text) < times and time.monotonic() < deadline:
             if select.select([self._terminal], [], [], 0.1)[0]:
                 try:
                     self._read()
                 except OSError:
                     break
-        return text in self.screen
+        return self.screen.count(text) >= times
 
     def _read(self) -> None:
         shown = os.read(self._terminal, 65536).decode(errors="replace")
@@ -135,7 +143,8 @@ class Typist:
 
     def leaves(self, key: str = "\x04") -> int:
         """Ctrl-D at the prompt, or another key; the exit code."""
-        assert self.sees(WHERE_IS_THE_CURSOR)
+        # Each prompt of the chat asks for it as it begins; between two of them a key is nobody's.
+        assert self.sees(WHERE_IS_THE_CURSOR, times=self._lines + 1)
         self.types(key)
         self.sees("no such text, but read what is left")
         return self.process.wait(timeout=TIMEOUT_S)
@@ -149,11 +158,15 @@ def test_at_a_terminal_one_sees_others_come_type_and_speak(broker: Broker) -> No
         bob = Typist(*arguments, "--as", "bob")
         try:
             assert ann.sees("bob joined")
-            assert ann.sees("1 online")
+            assert ann.sees("2 online")
             bob.types("hello from b")
             assert ann.sees("bob is typing")
             bob.types("ob\r")
             assert ann.sees("hello from bob")
+            bob.types("/with ann\r")
+            assert bob.sees("ann (d/")
+            bob.types("psst\r")
+            assert ann.sees("[bob] ")
             assert bob.leaves() == 0
         finally:
             bob.process.kill()
@@ -188,6 +201,56 @@ def test_control_c_ends_a_chat_as_well(broker: Broker) -> None:
         assert ann.leaves("\x03") == 0
     finally:
         ann.process.kill()
+
+
+class Shown:
+    """A screen that keeps what is shown; its user watches until `enough` lines are there."""
+
+    interactive = False
+
+    def __init__(self, enough: int) -> None:
+        self.plain: list[str] = []
+        self._enough = enough
+        self._done = trio.Event()
+
+    def shown(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def show(self, line: Text) -> None:
+        self.plain.append(line.plain)
+        if len(self.plain) == self._enough:
+            self._done.set()
+
+    def status(self, text: str) -> None:
+        pass
+
+    async def lines(self, typed: Callable[[], None]) -> AsyncIterator[str]:
+        await self._done.wait()
+        return
+        yield
+
+
+class Told:
+    """A client that is told of its connection."""
+
+    user = 5
+
+    def __init__(self, *events: ConnectionChanged) -> None:
+        self._events = events
+
+    async def __aiter__(self) -> AsyncIterator[ConnectionChanged]:
+        for event in self._events:
+            yield event
+        await trio.sleep_forever()
+
+
+async def test_a_long_outage_is_told_once_not_at_every_attempt() -> None:
+    attempts = [ConnectionChanged(up=False, reason=f"attempt {n}") for n in range(9)]
+    screen = Shown(enough=2)
+
+    await Chat(cast(Client, Told(*attempts, ConnectionChanged(up=True))), screen).run()
+
+    assert screen.plain == ["* connection lost (attempt 0)", "* connected again"]
 
 
 def test_over_tls_the_authority_must_be_known(tmp_path: Path) -> None:
