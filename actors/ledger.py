@@ -158,7 +158,7 @@ class Ledger:
         author = sender if kind in MESSAGE_KINDS else 0
         drafts.add(encode_entry(entry), key_bytes(key), sender, author, mentions)
         if key:
-            self.keys.add((sender, key), (seq, ts, what))
+            self.keys.add(hash((sender, key)), (seq, ts, what))
         return entry
 
     def message(self, sender: int, key: str, kind: str, body: Any) -> tuple[int, int]:
@@ -167,7 +167,7 @@ class Ledger:
         The path of nearly all that is ever appended, and therefore flat. Raises `Refusal` where
         the key was used for something else.
         """
-        name = (sender, key)
+        name = hash((sender, key))
         keys = self.keys
         known = keys.young.get(name) or keys.old.get(name)
         if known is not None:

@@ -37,16 +37,21 @@ def digest(kind: str, body: Any, ref: int, reply_to: int, mentions: list[int] | 
 
 
 class KeyWindow:
-    """The keys of at least the newest `KEY_WINDOW_ENTRIES` entries, in two generations."""
+    """The keys of at least the newest `KEY_WINDOW_ENTRIES` entries, in two generations.
+
+    A key is held as `hash((sender, key))`, a third of its memory. Hashes of strings are secret to
+    the process, so nobody can aim at a collision; by chance one is met in 10^15 sends, and then
+    answered as a key that was used for something else.
+    """
 
     __slots__ = ("old", "young")
 
     def __init__(self) -> None:
-        self.young: dict[tuple[int, str], Known] = {}
-        self.old: dict[tuple[int, str], Known] = {}
+        self.young: dict[int, Known] = {}
+        self.old: dict[int, Known] = {}
 
-    def add(self, name: tuple[int, str], known: Known) -> None:
-        """`name` is (sender, key)."""
+    def add(self, name: int, known: Known) -> None:
+        """`name` is the hash of (sender, key)."""
         self.young[name] = known
         if len(self.young) >= KEY_WINDOW_ENTRIES:
             self.old = self.young
@@ -54,7 +59,7 @@ class KeyWindow:
 
     def find(self, sender: int, key: str, what: int) -> tuple[int, int] | None:
         """seq and ts of the entry that this key made, if any. Raises as `same` does."""
-        name = (sender, key)
+        name = hash((sender, key))
         known = self.young.get(name) or self.old.get(name)
         return None if known is None else self.same(known, what)
 
@@ -78,7 +83,7 @@ class KeyWindow:
                 if changed
                 else digest(entry.kind, entry.body, entry.ref, entry.reply_to, entry.mentions)
             )
-            self.add((entry.sender, entry.key), (entry.seq, entry.ts, what))
+            self.add(hash((entry.sender, entry.key)), (entry.seq, entry.ts, what))
 
 
 class Recent:
