@@ -1,8 +1,9 @@
 """WebSocket messages as frames, and frames as WebSocket messages. No I/O.
 
-Whole messages in one frame, pings and pongs are taken apart here, because the library costs six
-times as much; everything else, good or bad, is judged by the `websockets` library. A connection
-that needed it once stays with it: where the library stands between two frames is its own business.
+Whole messages in one frame, pings, pongs and good closes are taken apart here, because the library
+costs six times as much; everything else, good or bad, is judged by the `websockets` library. A
+connection that needed it once stays with it: where the library stands between two frames is its own
+business.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import logging
 from struct import Struct
 
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
@@ -167,16 +168,17 @@ class WebSocketFramer:
         position = 0
         while (position := self._take_ordinary(data, position, frames)) < end:
             need = self._frame_bytes(data[position : position + HEADER_MAX_BYTES])
-            if need == 0:
-                self._library = _Library(self._first, self._limit)
-                self._feed_library(self._library, data[position:], frames)
-                break
             if position + need > end:
                 # Collected in place, so that a frame in many pieces is copied once.
                 self._partial = bytearray(data[position:])
                 self._need = need
                 break
-            self._take_rare(data[position : position + need], frames)
+            if need == 0 or not self._take_rare(data[position : position + need], frames):
+                self._library = _Library(self._first, self._limit)
+                self._feed_library(self._library, data[position:], frames)
+                break
+            if self.ended:
+                break
             position += need
         return frames
 
@@ -211,7 +213,7 @@ class WebSocketFramer:
         if len(head) < 2:
             return 2
         size = head[1] - MASKED
-        if head[0] in (PING, PONG):
+        if head[0] in (PING, PONG, CLOSE):
             return 6 + size if 0 <= size <= SHORT_MAX_BYTES else 0
         if head[0] != self._first or size < 0:
             return 0
@@ -222,14 +224,22 @@ class WebSocketFramer:
             size = int.from_bytes(head[2 : start - 4], "big")
         return start + size if size <= self._limit else 0
 
-    def _take_rare(self, frame: bytes, frames: list[bytes]) -> None:
-        """A whole frame that is a long message, a ping or a pong."""
+    def _take_rare(self, frame: bytes, frames: list[bytes]) -> bool:
+        """A whole frame that is a long message, a ping, a pong or a close; False: a bad close."""
         start = _payload_start(frame[1] - MASKED)
         payload = apply_mask(frame[start:], frame[start - 4 : start])
         if frame[0] == PING:
             self.control = bytes((PONG, len(payload))) + payload
+        elif frame[0] == CLOSE:
+            try:
+                Close.parse(payload)
+            except (ProtocolError, UnicodeDecodeError):
+                return False
+            self.control = bytes((CLOSE, len(payload))) + payload
+            self.ended = True
         elif frame[0] != PONG:
             frames.append(payload)
+        return True
 
     def _feed_library(self, library: _Library, data: bytes, frames: list[bytes]) -> None:
         try:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
+from email.utils import formatdate
+from unittest.mock import patch
 
 import pytest
 import wsproto.events
@@ -20,6 +23,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 from wsproto import ConnectionType, WSConnection
 
+from broker.wire import opening as module
 from broker.wire.codec import JSON, MSGPACK, Codec
 from broker.wire.opening import (
     HEAD_MAX_BYTES,
@@ -209,6 +213,201 @@ def test_pages_of_others_may_not(origin: str) -> None:
     assert isinstance(open_with(request({"Origin": origin})), Upgraded)
 
 
+# With the library and without it
+
+
+LOAD_CLIENT = request({"Host": "bench", "Sec-WebSocket-Protocol": "parley.msgpack.v1"})
+BROWSER = (
+    b"GET /ws?from=page HTTP/1.1\r\n"
+    b"Host: chat.example:7400\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0\r\n"
+    b"Accept: */*\r\n"
+    b"Accept-Language: en-US,en;q=0.5\r\n"
+    b"Accept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Sec-WebSocket-Version: 13\r\n"
+    b"Origin: https://chat.example\r\n"
+    b"Sec-WebSocket-Protocol: parley.json.v1\r\n"
+    b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    b"Connection: keep-alive, Upgrade\r\n"
+    b"Cookie: theme=dark; lang=en\r\n"
+    b"Sec-Fetch-Mode: websocket\r\n"
+    b"Pragma: no-cache\r\n"
+    b"Upgrade: websocket\r\n"
+    b"\r\n"
+)
+PROXY = request({"Connection": "upgrade", "Upgrade": "WebSocket", "X-Forwarded-For": "10.0.0.1"})
+
+ODD_FIELDS = [
+    "Host: other.example",
+    "Connection: close",
+    "Connection: Upgrade",
+    "Upgrade: h2c",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 8",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "Sec-WebSocket-Protocol: parley.json.v1",
+    "Sec-WebSocket-Protocol: mqtt, parley.msgpack.v1",
+    "Sec-WebSocket-Protocol:",
+    "Sec-WebSocket-Extensions: permessage-deflate",
+    "Origin: https://chat.example",
+    "Origin: https://evil.example",
+    "Content-Length: 0",
+    "Content-Length: 5",
+    "Transfer-Encoding: chunked",
+    "Expect: 100-continue",
+    "X-Empty:",
+    "X-Foreign: caf\u00e9",
+    "X-Folded: one\r\n two",
+    "X-Nul: \0",
+    "No-Colon",
+    "Bad Name: x",
+    ": nameless",
+    "X-Long: " + "x" * 8_190,
+    "\r\n".join(f"X-{number}: x" for number in range(130)),
+]
+VALUES = {
+    "Connection": ["Upgrade", "upgrade", "keep-alive, Upgrade", "Upgrade,keep-alive", "up grade"],
+    "Upgrade": ["websocket", "WebSocket", "websocket, h2c", "websocket/13"],
+    "Sec-WebSocket-Version": ["13", "013", "8", "13, 8", ""],
+    "Sec-WebSocket-Key": [
+        "dGhlIHNhbXBsZSBub25jZQ==",
+        "dGhlIHNhbXBsZSBub25jZR==",
+        "dGhlIHNhbXBsZSBub25jZQ=",
+        "dGhlIHNhbXBsZSBub25jZQ",
+        "dGhlIHNhbXBsZSBub25jZQA=",
+        "dGhlIHNhbXBsZSBub25j_Q==",
+        "====dGhlIHNhbXBsZSBub25jZQ==",
+        "",
+    ],
+    "Host": ["chat.example", "", "a b"],
+}
+LINES = st.sampled_from(
+    ["GET /ws HTTP/1.1"] * 6
+    + ["GET /ws? HTTP/1.1", "GET /ws?a=b&c HTTP/1.1", "GET /ws?\u00e9 HTTP/1.1"]
+    + ["get /ws HTTP/1.1", "POST /ws HTTP/1.1", "GET /ws HTTP/1.0", "GET /ws HTTP/1.1 "]
+    + ["GET  /ws HTTP/1.1", "GET /ws", "GET /ws/ HTTP/1.1", "GET /ws#a HTTP/1.1", ""]
+)
+SPACE = st.sampled_from(["", " ", "  ", "\t", " \t "])
+
+
+def any_case(name: str) -> st.SearchStrategy[str]:
+    return st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase()])
+
+
+@st.composite
+def ordinary_heads(draw: st.DrawFn) -> bytes:
+    """Upgrades with nothing wrong, in any order, case and spacing."""
+    names = draw(st.permutations([*FIELDS, "User-Agent", "X-Request"]))
+    lines = []
+    for name in names:
+        value = FIELDS.get(name) or draw(st.text("!~ az09,;=/", max_size=20))
+        if name == "Connection":
+            value = draw(st.sampled_from(["Upgrade", "upgrade", "keep-alive, Upgrade"]))
+        lines.append(f"{draw(any_case(name))}:{draw(SPACE)}{value}{draw(SPACE)}")
+    if draw(st.booleans()):
+        protocol = draw(st.sampled_from(["parley.json.v1", "parley.msgpack.v1"]))
+        lines.append(f"{draw(any_case('Sec-WebSocket-Protocol'))}: {protocol}")
+    return "\r\n".join(["GET /ws HTTP/1.1", *lines, "", ""]).encode()
+
+
+@st.composite
+def odd_heads(draw: st.DrawFn) -> bytes:
+    """Upgrades of which a part may be wrong, missing, repeated or rare."""
+    lines = [f"{name}: {value}" for name, value in FIELDS.items()]
+    for name in draw(st.lists(st.sampled_from(list(VALUES)), max_size=2)):
+        value = draw(st.sampled_from(VALUES[name]))
+        lines[list(FIELDS).index(name)] = f"{draw(any_case(name))}{draw(SPACE)}: {value}"
+    if draw(st.integers(0, 3)) == 0:
+        lines.pop(draw(st.integers(0, len(lines) - 1)))
+    lines = draw(
+        st.permutations([*lines, *draw(st.lists(st.sampled_from(ODD_FIELDS), max_size=2))])
+    )
+    return "\r\n".join([draw(LINES), *lines, "", ""]).encode("iso-8859-1")
+
+
+@st.composite
+def damaged_heads(draw: st.DrawFn) -> bytes:
+    """Upgrades with some bytes taken out and others put in."""
+    head = draw(st.sampled_from([LOAD_CLIENT, BROWSER, PROXY]) | ordinary_heads())
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(head)))
+        inserted = draw(
+            st.sampled_from([b"", b" ", b"\r", b"\n", b"\r\n", b":", b",", b"\0", b"\xe9"])
+        )
+        head = head[:at] + inserted + head[at + draw(st.integers(0, 2)) :]
+    return head
+
+
+def with_the_library(data: bytes, origins: frozenset[str] | None) -> Outcome:
+    with patch.object(module, "_accept_ordinary", return_value=None):
+        return open_with(data, origins)
+
+
+@given(
+    data=ordinary_heads() | odd_heads() | damaged_heads(),
+    origins=st.sampled_from([None, OURS, frozenset[str]()]),
+    now=st.integers(0, 2**32),
+)
+def test_every_head_is_answered_as_the_library_would(
+    data: bytes, origins: frozenset[str] | None, now: int
+) -> None:
+    with patch.object(time, "time", return_value=float(now)):
+        assert open_with(data, origins) == with_the_library(data, origins)
+
+
+def agreed(data: bytes) -> Outcome:
+    with patch.object(time, "time", return_value=0.0):
+        outcome = open_with(data)
+        assert outcome == with_the_library(data, None)
+    return outcome
+
+
+@pytest.mark.parametrize("field", ODD_FIELDS, ids=lambda field: field[:40])
+def test_one_odd_field_is_answered_as_the_library_would(field: str) -> None:
+    line, fields = LOAD_CLIENT.split(b"\r\n", 1)
+    added = field.encode("iso-8859-1") + b"\r\n"
+    agreed(line + b"\r\n" + added + fields)
+    agreed(LOAD_CLIENT[:-2] + added + b"\r\n")
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in VALUES.items() for v in vs])
+def test_one_odd_value_is_answered_as_the_library_would(name: str, value: str) -> None:
+    good = f"\r\n{name}: {FIELDS[name]}\r\n".encode()
+    assert good in request()
+    agreed(request().replace(good, f"\r\n{name}: {value}\r\n".encode()))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_one_repeated_field_is_answered_as_the_library_would(name: str) -> None:
+    agreed(LOAD_CLIENT[:-2] + f"{name}: {FIELDS[name]}\r\n\r\n".encode())
+
+
+def without_the_library(data: bytes, origins: frozenset[str] | None = None) -> Outcome:
+    with patch.object(module, "_Handshake", side_effect=AssertionError("the library was asked")):
+        return open_with(data, origins)
+
+
+@given(data=ordinary_heads())
+def test_ordinary_heads_do_without_the_library(data: bytes) -> None:
+    assert isinstance(without_the_library(data), Upgraded)
+
+
+@pytest.mark.parametrize("data", [LOAD_CLIENT, BROWSER, PROXY])
+def test_clients_in_use_do_without_the_library(data: bytes) -> None:
+    outcome = without_the_library(data + b"rest", OURS)
+    assert isinstance(outcome, Upgraded)
+    assert outcome.rest == b"rest"
+
+
+def test_an_answer_says_when_it_was_given() -> None:
+    for now in (1_763_700_000, 1_763_700_000, 1_763_700_001):
+        with patch.object(time, "time", return_value=now + 0.9):
+            outcome = without_the_library(LOAD_CLIENT)
+        assert isinstance(outcome, Upgraded)
+        assert f"\r\nDate: {formatdate(now, usegmt=True)}\r\n".encode() in outcome.response
+
+
 # HTTP
 
 
@@ -269,7 +468,7 @@ def test_a_handshake_leaves_nothing_for_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
-        outcome = open_with(request())
+        outcome = with_the_library(request(), None)
         left = [thing for thing in gc.get_objects() if isinstance(thing, ServerProtocol)]
     finally:
         gc.enable()

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable
 from typing import Protocol
+from unittest.mock import patch
 
 import pytest
 import wsproto.events
@@ -242,6 +243,42 @@ def test_a_close_is_echoed_and_is_the_end(payload: bytes) -> None:
     assert receiver.error is None
     assert receiver.control == frame(0x88, payload, masked=False)
     assert receiver.feed(frame(0x82, b"later")) == []
+    assert receiver.buffered == 0
+
+
+PRELUDES = {"ordinary": b"", "in the library's hands": frame(0x02, b"a") + frame(0x80, b"b")}
+
+
+@given(
+    payload=st.binary(max_size=125)
+    | st.builds(
+        lambda status, reason: status.to_bytes(2, "big") + reason,
+        st.integers(900, 5_100) | st.integers(0, 65_535),
+        st.text(max_size=30).map(str.encode) | st.binary(max_size=123),
+    ),
+    mask=st.binary(min_size=4, max_size=4),
+    cuts=st.lists(st.integers(0, 140)),
+)
+def test_every_close_is_answered_as_the_library_would(
+    payload: bytes, mask: bytes, cuts: list[int]
+) -> None:
+    stream = frame(0x88, payload[:125], mask=mask)
+    outcomes = []
+    for prelude in PRELUDES.values():
+        receiver = framer()
+        receiver.feed(prelude)
+        feed_all(receiver, pieces(stream, cuts))
+        error = receiver.error.message if receiver.error else None
+        outcomes.append((receiver.control, receiver.ended, error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_good_close_does_without_the_library() -> None:
+    with patch("broker.wire.websocket._Library", side_effect=AssertionError("it was asked")):
+        for payload in (b"", b"\x03\xe8", b"\x0f\xa1enough"):
+            receiver = framer()
+            assert receiver.feed(frame(0x88, payload)) == []
+            assert receiver.ended
 
 
 @PEERS
