@@ -11,6 +11,7 @@ import { EventEmitter } from "node:events";
 import { randomUUID } from "node:crypto";
 import { existsSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import WebSocket from "ws";
 
@@ -31,8 +32,9 @@ export class Client extends EventEmitter {
     Object.assign(this, { url, name, password, cursors });
     this.pending = new Map(); // id -> the promise of a reply
     this.unsent = new Map(); // key -> a send without its `ok`
+    this.inFlight = new Set(); // those keys among them that wait for a reply
     this.wanted = {}; // conv -> up to where a pull must go
-    this.pulling = new Set();
+    this.pulling = new Map(); // conv -> the pull under way
     this.attempt = this.lastId = 0;
   }
 
@@ -55,8 +57,9 @@ export class Client extends EventEmitter {
     this.#keepAlive(hello.heartbeat_ms);
     await this.#catchUp();
     this.attempt = 0;
+    this.ready = true;
     this.emit("open");
-    for (const { fields, settle } of this.unsent.values()) this.#transmit(fields, settle);
+    this.#transmit();
   }
 
   async #identify() {
@@ -108,14 +111,18 @@ export class Client extends EventEmitter {
   #take(entry) {
     if (entry.seq <= this.#cursor(entry.conv)) return;
     this.cursors[entry.conv] = entry.seq;
+    if (entry.key !== undefined) this.#settle(entry.key, "resolve", entry);
     this.emit("entry", entry);
   }
 
   /** Until there is no gap up to `seq`, and the head is reached (6: then a `behind` ends as well). */
-  async #pull(conv, seq) {
+  #pull(conv, seq) {
     this.wanted[conv] = Math.max(seq, this.wanted[conv] ?? 0);
-    if (this.pulling.has(conv)) return;
-    this.pulling.add(conv);
+    if (!this.pulling.has(conv)) this.pulling.set(conv, this.#history(conv).finally(() => this.pulling.delete(conv)));
+    return this.pulling.get(conv);
+  }
+
+  async #history(conv) {
     try {
       for (let head = Infinity; this.#cursor(conv) < Math.max(head, this.wanted[conv]); ) {
         const page = await this.command("history", { conv, after: this.#cursor(conv), limit: 200 });
@@ -125,8 +132,6 @@ export class Client extends EventEmitter {
       }
     } catch (error) {
       if (error.retry) this.socket.terminate(); // begin anew, with the same cursors
-    } finally {
-      this.pulling.delete(conv);
     }
   }
 
@@ -139,7 +144,7 @@ export class Client extends EventEmitter {
       next = page.next ?? null;
       for (const moved of page.conversations) {
         moved.entries.forEach((entry) => this.#take(entry));
-        if (moved.more) this.#pull(moved.conv, moved.head);
+        if (moved.more) await this.#pull(moved.conv, moved.head);
       }
     }
   }
@@ -150,28 +155,36 @@ export class Client extends EventEmitter {
   send(place, body, more = {}) {
     const fields = { kind: "text", key: randomUUID(), ...place, body, ...more };
     return new Promise((resolve, reject) => {
-      const settle = { resolve, reject };
-      this.unsent.set(fields.key, { fields, settle });
-      if (this.socket?.readyState === WebSocket.OPEN && this.user) this.#transmit(fields, settle);
+      this.unsent.set(fields.key, { fields, resolve, reject });
+      this.#transmit();
     });
   }
 
-  async #transmit(fields, { resolve, reject }) {
-    try {
-      const reply = await this.command("send", fields);
-      this.unsent.delete(fields.key);
-      resolve(reply);
-    } catch (error) {
-      if (!(error instanceof CommandError)) return; // kept, and sent again after the next `hello`
-      if (error.retry) return setTimeout(() => this.#again(fields.key), error.after_ms ?? 1000);
-      this.unsent.delete(fields.key);
-      reject(error);
+  /** Not before all has been caught up: what is in the log already has settled itself by its key. */
+  #transmit() {
+    if (!this.ready) return;
+    for (const [key, { fields }] of this.unsent) {
+      if (this.inFlight.size >= this.limits.in_flight) return;
+      if (!this.inFlight.has(key)) this.#transmitOne(key, fields);
     }
   }
 
-  #again(key) {
-    const kept = this.unsent.get(key);
-    if (kept && this.socket.readyState === WebSocket.OPEN) this.#transmit(kept.fields, kept.settle);
+  async #transmitOne(key, fields) {
+    this.inFlight.add(key);
+    try {
+      this.#settle(key, "resolve", await this.command("send", fields));
+    } catch (error) {
+      if (!(error instanceof CommandError)) return; // the connection broke: sent again after the next `hello`
+      if (!error.retry) this.#settle(key, "reject", error);
+      else await sleep(error.after_ms ?? 1000);
+    }
+    this.inFlight.delete(key);
+    this.#transmit();
+  }
+
+  #settle(key, how, value) {
+    this.unsent.get(key)?.[how](value);
+    this.unsent.delete(key);
   }
 
   // 7. Heartbeat
@@ -194,9 +207,10 @@ export class Client extends EventEmitter {
 
   #closed() {
     clearInterval(this.timer);
-    this.user = undefined;
+    this.ready = false;
     for (const { reject } of this.pending.values()) reject(new Error("the connection broke"));
     this.pending.clear();
+    this.inFlight.clear();
     if (this.stopped) return;
     const code = this.goodbye?.code;
     this.emit("lost", code);

@@ -85,13 +85,14 @@ def _greeting(config: Config, running: Running) -> str:
     http, tcp = reachable(running.http), reachable(running.tcp)
     url = f"ws{secure}://{http}/ws"
     chat = f"{_own_name()} chat {url} --data {shlex.quote(str(config.data))} --room lobby --as"
+    own_ca = " (add --ca FILE for a certificate of your own making)" if secure else ""
     return "\n".join(
         [
             f"Parley {version('parley')} keeps its data in {config.data.absolute()}",
             f"  HTTP       http{secure}://{http}",
             f"  WebSocket  {url}",
             f"  TCP        {tcp}{' (TLS)' if secure else ''}",
-            "To chat, in two other terminals:",
+            f"To chat, in two other terminals{own_ca}:",
             f"  {chat} alice",
             f"  {chat} bob",
             "Ctrl-C drains and stops.",
