@@ -214,22 +214,19 @@ class Conversation(Ledger):
             self._stop_waiting(connection)
 
     def _fetch(self, connection: Connection, command: Any, rule: Rule, seqs: Sequence[int]) -> None:
-        self._waiting[connection] = deque()
-        self.node.tasks.start_soon(self._run_fetch, connection, command, rule, seqs)
-
-    async def _run_fetch(
-        self, connection: Connection, command: Any, rule: Rule, seqs: Sequence[int]
-    ) -> None:
-        async def work(connection: Connection, command: Any) -> None:
+        async def work(conv: Conversation, connection: Connection, command: Any) -> None:
             for seq in seqs:
-                payloads = await self.node.store.read(self.name, after=seq - 1, limit=1)
-                self.recent.borrow(seq, payloads[0])
-            self.proceed(connection, command, rule)
+                await conv._borrow(seq)
+            conv.proceed(connection, command, rule)
 
-        try:
-            await connection.perform(command, work)
-        finally:
-            self._stop_waiting(connection)
+        # A query, since this very turn may be what stores them.
+        self.query(connection, command, work)
+
+    async def _borrow(self, seq: int) -> None:
+        payloads = await self.node.store.read(self.name, after=seq - 1, limit=1)
+        # What is held by now is as new at least: it may have changed since the store was read.
+        if self.recent.payload(seq) is None:
+            self.recent.borrow(seq, payloads[0])
 
     def _stop_waiting(self, connection: Connection) -> None:
         items = self._waiting.pop(connection, None)
@@ -308,6 +305,8 @@ class Conversation(Ledger):
         for index, effect in effects:
             if index > start:
                 self.subscribers.fan_out(drafts.part(start, index))
+                # Senders and few are written to at once, the others in the flush.
+                self.node.flusher.settle()
                 start = index
             effect()
         count = len(drafts.payloads)

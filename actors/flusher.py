@@ -60,6 +60,13 @@ class Flusher:
         """Write an image to many, in this turn's flush."""
         self._broadcasts.append((outboxes, image))
 
+    def settle(self) -> None:
+        """Write the broadcasts so far to each now: what is written next must not overtake them."""
+        broadcasts, self._broadcasts = self._broadcasts, []
+        for outboxes, image in broadcasts:
+            for outbox in outboxes:
+                outbox.push_live(image)
+
     async def flush_turn(self) -> None:
         """Send all that a turn has written: answers first, so that who asked can go on.
 

@@ -140,7 +140,7 @@ class Turn:
             else:
                 for conversation in wanted:
                     self._take_up(conversation, loaded)
-            node.flusher.kick()
+            self.wake()
 
     def _take_up(self, conversation: Conversation, loaded: dict[str, Loaded]) -> None:
         try:

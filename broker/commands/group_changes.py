@@ -67,10 +67,10 @@ def admit_all(conv: Conversation, users: Iterable[int], owner: int = 0) -> None:
 
 def visible_group(conv: Conversation, user: int) -> Group:
     """A living group that the user may know of: public, or their own."""
-    group = group_of(conv)
-    if group.visibility != "public":
+    group = conv.group
+    if group is None or group.dissolved or group.visibility != "public":
         member_of(conv, user)
-    return group
+    return group_of(conv)
 
 
 def check_room(conv: Conversation, more: int, field: str | None = None) -> None:

@@ -136,7 +136,9 @@ async def test_more_than_is_held_cannot_be_told_again_and_is_pulled() -> None:
         await made.until(lambda: conv.loaded)
         loaded.head.seq, loaded.tail = conv.head + 5, []
         conv.take_up(loaded)
-        behind = await bob.event("behind")
+        made.node.flusher.kick()  # as the loader does
+        with trio.fail_after(2):
+            behind = await bob.event("behind")
         assert behind["head"] == conv.head
         assert connection.behind == {CONV}
 
@@ -162,3 +164,14 @@ async def test_what_cannot_be_taken_up_is_a_defect_and_no_endless_loop() -> None
         assert made.node.counters.crashes == 2
         made.store._conversations[CONV].payloads[0] = good
         assert len((await peer.ok("history", conv=CONV))["entries"]) == 1
+
+
+async def test_what_is_found_out_reaches_a_crowd_without_another_turn() -> None:
+    async with world() as made:
+        crowd = [(await made.join(user))[1] for user in (1, 2) * 3]
+        await crowd[0].ok("send", conv=CONV, key="a", kind="text", body="a")
+        made.store.commits.faults.append(Unavailable("no answer", applied=None))
+        await crowd[0].error("send", conv=CONV, key="b", kind="text", body="b")
+        with trio.fail_after(2):
+            for peer in crowd:
+                assert [(await peer.event("msg"))["body"] for _ in range(2)] == ["a", "b"]

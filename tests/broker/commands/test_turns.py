@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from actors.memory import Recent
 from storage.errors import Unavailable
 from storage.memory import MemoryStore
 from storage.records import Append, Commit, Entry, Loaded, User, encode_entry
@@ -61,8 +63,10 @@ class GatedStore(MemoryStore):
     async def read(
         self, conv: str, *, after: int | None = None, before: int | None = None, limit: int
     ) -> list[bytes]:
+        # What is found is as it was when the read began, however long it takes.
+        found = await super().read(conv, after=after, before=before, limit=limit)
         await self._pass("read")
-        return await super().read(conv, after=after, before=before, limit=limit)
+        return found
 
 
 @pytest.fixture
@@ -346,3 +350,104 @@ async def test_who_is_behind_learns_that_they_had_to_go(tmp_path: Path, store: G
         notice = events[-1]
         assert (notice["t"], notice["change"], notice["users"]) == ("conv", "kicked", [bob.user])
         assert (await bob.error("history", conv=conv, after=received[-1]))["code"] == "forbidden"
+
+
+async def crowd(broker: Broker) -> tuple[list[Peer], str]:
+    """A group of six, more than are looked at one by one; the first is its owner."""
+    peers = [await broker.join(f"user {n}") for n in range(6)]
+    made = await peers[0].ok("group.create", title="Crowd", members=[p.user for p in peers[1:]])
+    for peer in peers:
+        await heard(peer)
+    return peers, made["conv"]
+
+
+async def test_what_is_said_around_a_change_is_heard_in_order(
+    broker: Broker, store: GatedStore
+) -> None:
+    peers, conv = await crowd(broker)
+    owner, bob, cy = peers[:3]
+
+    replies = await together(
+        store,
+        [
+            (bob, "send", message(conv, "1")),
+            (owner, "group.set", {"conv": conv, "title": "Mob"}),
+            (cy, "send", message(conv, "2")),
+        ],
+    )
+
+    assert outcomes(replies) == ["ok"] * 3
+    for peer in peers:
+        told = [e for e in await heard(peer) if e.get("conv") == conv]
+        assert [e.get("seq", e["t"]) for e in told] == [2, "conv", 3, 4]
+
+
+async def test_a_crowd_that_becomes_few_hears_everything_in_order(
+    broker: Broker, store: GatedStore
+) -> None:
+    peers, conv = await crowd(broker)
+    owner, bob, cy, dan = peers[:4]
+
+    replies = await together(
+        store,
+        [
+            (bob, "send", message(conv, "1")),
+            (cy, "group.leave", {"conv": conv}),
+            (dan, "group.leave", {"conv": conv}),
+            (owner, "send", message(conv, "2")),
+        ],
+    )
+
+    assert outcomes(replies) == ["ok"] * 4
+    for peer, last in zip(peers, [5, 5, 3, 4, 5, 5], strict=True):
+        heard_of = [e["seq"] for e in await entries_heard(peer) if e["conv"] == conv]
+        assert heard_of == list(range(2, last + 1))
+
+
+async def test_an_edit_and_a_recall_at_once(broker: Broker, store: GatedStore) -> None:
+    """The recall empties the edit too, which is not stored yet when both are decided."""
+    ann, bob, _, conv = await room(broker)
+    ref = await say(bob, conv, "secret")
+    before = store.hold()
+    await ann.send("group.create", title="elsewhere")
+    await store.held.wait()
+    edit = await bob.send("edit", conv=conv, ref=ref, key="e", body="more secret")
+    recall = await bob.send("recall", conv=conv, ref=ref, key="r")
+    await bob.ok("ping")
+    gate = store.hold()
+    before.set()
+    await store.held.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    gate.set()
+
+    assert [(await bob.reply(id)).get("seq") for id in (edit, recall)] == [ref + 1, ref + 2]
+    found = (await ann.ok("history", conv=conv, after=ref - 1))["entries"]
+    assert [e.get("body") for e in found] == [None, None, None]
+
+
+async def test_what_is_found_out_late_undoes_nothing(broker: Broker, store: GatedStore) -> None:
+    """An old message is looked up for an edit; before that is back, an admin recalls it."""
+    ann, bob, _, conv = await room(broker)
+    ref = await say(bob, conv, "secret")
+    actor = broker.node.registry.conversations[conv]
+    actor.recent = Recent(actor.head)  # as if so much had been said since that it is held no more
+    gate = store.hold("read")
+    edit = await bob.send("edit", conv=conv, ref=ref, key="e", body="again")
+    await store.held.wait()
+    await ann.ok("recall", conv=conv, ref=ref, key="r")
+    gate.set()
+
+    assert (await bob.reply(edit))["code"] == "conflict"
+    (entry,) = (await ann.ok("history", conv=conv, after=ref - 1, limit=1))["entries"]
+    assert entry["recalled"]
+    assert entry.get("body") is None
+
+
+async def test_outsiders_cannot_tell_a_private_group_from_none(broker: Broker) -> None:
+    ann, bob = await broker.join("ann"), await broker.join("bob")
+    hidden = (await ann.ok("group.create", title="Hidden"))["conv"]
+    for command in ("group.get", "group.join", "group.leave", "group.members", "history"):
+        refusals = [await bob.error(command, conv=conv) for conv in (hidden, "g/999")]
+        for refusal in refusals:
+            del refusal["id"]
+        assert refusals[0] == refusals[1]
