@@ -70,13 +70,15 @@ class Closing(Answering):
         data = self.wire.wrap(self.wire.codec.encode(event))
         if self.wire.websocket:
             data += close_frame(CLOSE_STATUS[code], code)
-        self.push(data)
-        self._close_when_sent()
+        self._close_when_sent(data)
 
-    def _close_when_sent(self) -> None:
+    def _close_when_sent(self, last: bytes = b"") -> None:
         if self.closing:
             return
+        # Before the last words: they must not overflow an outbox that is ended for overflowing.
         self.closing = True
+        if last:
+            self.push(last)
         self.held = 0
         self._backlog = None
         self.leave()

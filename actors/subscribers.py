@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FEW = 4
 """Up to this many subscribers of a wire are looked at one by one for being senders."""
+IMAGE_MAX_BYTES = 256 * 1024
+"""About the most payload in one image (one entry may be more). What is half sent must be sent to
+its end, so an image must be small beside the marks at which an outbox drops others or is cut."""
 
 
 class Subscribers:
@@ -54,10 +57,24 @@ class Subscribers:
 
     def fan_out(self, drafts: Drafts) -> None:
         """Write new entries to every subscriber."""
-        count = len(drafts.payloads)
-        if count == 1:
+        payloads = drafts.payloads
+        if len(payloads) == 1:
             self._fan_out_one(drafts)
-            return
+        elif sum(map(len, payloads)) <= IMAGE_MAX_BYTES:
+            self._fan_out_batch(drafts)
+        else:
+            self._fan_out_in_parts(drafts)
+
+    def _fan_out_in_parts(self, drafts: Drafts) -> None:
+        start = size = 0
+        for index, payload in enumerate(drafts.payloads):
+            size += len(payload)
+            if size > IMAGE_MAX_BYTES and index > start:
+                self._fan_out_batch(drafts.part(start, index))
+                start, size = index, len(payload)
+        self._fan_out_batch(drafts.part(start, len(drafts.payloads)))
+
+    def _fan_out_batch(self, drafts: Drafts) -> None:
         reached = 0
         batch: Batch | None = None
         for wire, outboxes in self._by_wire:
@@ -71,7 +88,7 @@ class Subscribers:
                 self._write_to_few(batch, wire, outboxes)
             else:
                 self._write_to_many(batch, wire, outboxes)
-        self._node.counters.delivered += reached * count
+        self._node.counters.delivered += reached * len(drafts.payloads)
 
     def _fan_out_one(self, drafts: Drafts) -> None:
         """A batch of one, to few: what most direct conversations do in most turns."""

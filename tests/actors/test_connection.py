@@ -194,3 +194,60 @@ async def test_who_leaves_while_commands_are_under_way_harms_nobody() -> None:
             assert (await other.ok("send", conv=CONV, key="b", kind="text", body="a"))["seq"] >= 3
         conv: Conversation = made.conversation(CONV)
         assert conv.statistics().waiting == 0
+
+
+async def burst(made: World, ann: Peer) -> list[int]:
+    """With default settings: 100 bodies of 50 KB that come in one turn, 5 MB together."""
+    made.store.loads.close()
+    ids = []
+    for n in range(100):
+        fields = {"conv": CONV, "key": f"{n}", "kind": "text", "body": "x" * 50_000}
+        ids.append(await ann.send("send", **fields))
+    conv = made.conversation(CONV)
+    await made.until(lambda: conv.statistics().mailbox.waiting == 100)
+    made.store.loads.open()
+    await made.until(lambda: conv.head == 100)
+    return ids
+
+
+async def test_a_turn_of_more_than_the_hard_mark_cuts_nobody() -> None:
+    async with world(users=3) as made:
+        slow, unread = await made.join(2)
+        sender, ann = await made.join(1)
+        _, other = await made.join(3)
+        ids = await burst(made, ann)
+        await made.until(lambda: bool(slow.behind))
+        assert slow.stalled
+        assert slow.queued_bytes <= made.node.options.high_bytes
+        assert not sender.closing
+        assert made.node.counters.slow_cut == made.node.counters.crashes == 0
+        with trio.fail_after(5):
+            await other.ok("ping")
+            assert [(await ann.reply(id))["seq"] for id in ids] == list(range(1, 101))
+            for peer in (ann, unread):
+                assert await everything(peer) == list(range(1, 101))
+
+
+async def everything(peer: Peer) -> list[int]:
+    """What comes live, and what is pulled once that stops."""
+    seqs: list[int] = []
+    while len(seqs) < 100 and (event := await peer.event())["t"] == "msg":
+        seqs.append(event["seq"])
+    while len(seqs) < 100:
+        page = await peer.ok("history", conv=CONV, after=len(seqs))
+        seqs += [entry["seq"] for entry in page["entries"]]
+    return seqs
+
+
+async def test_a_half_sent_piece_above_the_hard_mark_ends_its_connection_alone() -> None:
+    async with world(users=3, hard_bytes=20_000, high_bytes=10_000) as made:
+        connection, unread = made.pair(buffer_bytes=1)
+        await made.until(lambda: connection in made.node.connections)
+        connection.opened(2, "nobody reads this", "")
+        _, ann = await made.join(1)
+        with trio.fail_after(5):
+            await ann.ok("send", conv=CONV, key="a", kind="text", body="x" * 60_000)
+        await made.until(lambda: connection.closing)
+        assert made.node.counters.slow_cut == 1
+        await ann.ok("ping")
+        unread.close()

@@ -68,8 +68,8 @@ class Desk(Outbox):
     def bye(self, code: ByeCode, after_ms: int | None = None) -> None:
         self.said = code
         self.drop_queue()
-        self.push(framed({"t": "bye"}))
         self.closing = True
+        self.push(framed({"t": "bye"}))
 
     def frames(self) -> list[dict[str, Any]]:
         unpacked = []

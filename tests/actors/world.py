@@ -92,13 +92,25 @@ class World:
         users = [User(id=0, name=f"user{n}") for n in range(1, count + 1)]
         await self.store.create_users(users, [None] * count)
 
-    def accept(self, wire: Wire = TCP_MSGPACK) -> tuple[Connection, Peer]:
-        """A connection that nobody has opened yet, and its other end."""
+    def pair(
+        self, wire: Wire = TCP_MSGPACK, *, buffer_bytes: int = 0
+    ) -> tuple[Connection, socket.socket]:
+        """A connection that nobody has opened yet, and its other end, non-blocking.
+
+        `buffer_bytes`: about what the socket takes of a client who does not read; 0: as usual.
+        """
         ours, theirs = socket.socketpair()
+        if buffer_bytes:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
         for end in (ours, theirs):
             end.setblocking(False)
         connection = Connection(self.node, ours, wire=wire, tls=None, peer="pair:0")
         self.nursery.start_soon(connection.run)
+        return connection, theirs
+
+    def accept(self) -> tuple[Connection, Peer]:
+        """Likewise, with a peer at the other end."""
+        connection, theirs = self.pair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         return connection, Peer(TcpCarrier(stream))
 
