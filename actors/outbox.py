@@ -87,9 +87,16 @@ class Outbox:
         else:
             self.pending = [pending, piece]  # type: ignore[list-item]
         if self.stalled:
+            before = self.queued_bytes
             self.queued_bytes += size_of(piece)
-            if self.queued_bytes > self.node.options.high_bytes and not self.closing:
-                self._degrade()
+            high = self.node.options.high_bytes
+            if self.queued_bytes > high and not self.closing:
+                # Once above, nothing is left to be dropped but what comes: looking through all
+                # that waits with every reply would take the time of everybody.
+                if before <= high or type(piece) is Image:
+                    self._degrade()
+                else:
+                    self._cut_above_hard_mark()
 
     # Sending
 
@@ -189,6 +196,9 @@ class Outbox:
             if self.closing:
                 return  # the words about falling behind went over the hard mark
             self.fall_behind(source)
+        self._cut_above_hard_mark()
+
+    def _cut_above_hard_mark(self) -> None:
         if self.queued_bytes > self.node.options.hard_bytes and not self.closing:
             self.node.counters.slow_cut += 1
             self.bye(ByeCode.SLOW_CONSUMER)

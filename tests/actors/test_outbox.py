@@ -244,3 +244,25 @@ async def test_a_dead_socket_is_reported_once_and_holds_nothing() -> None:
         desk.flush()
         assert ended == [True]
         assert desk.pending is None
+
+
+async def test_replies_above_the_high_mark_cost_no_look_at_all_that_waits() -> None:
+    """Else one client that reads nothing could occupy the broker with pings."""
+    story = await stalled_desk(2_900)
+    looks: list[int] = []
+    degrade = story.desk._degrade
+
+    def counted() -> None:
+        looks.append(story.desk.queued_bytes)
+        degrade()
+
+    story.desk._degrade = counted  # type: ignore[method-assign]
+    for _ in range(30):
+        story.step("reply", 0, 10)
+    assert story.desk.queued_bytes > HIGH
+    assert len(looks) == 1
+    story.step("entry", 0, 10)
+    assert not story.logs[0].live
+    for _ in range(200):
+        story.step("reply", 0, 10)
+    assert story.desk.said is ByeCode.SLOW_CONSUMER
