@@ -18,7 +18,7 @@ from broker.client import ParleyClientError
 from broker.replay.attendance import Tally
 from broker.replay.host import HostFailed, own_broker, raise_file_limit, tokens
 from broker.replay.log import Log
-from broker.replay.parser import parse
+from broker.replay.parser import NOBODY, parse
 from broker.replay.proof import ProofFailed
 from broker.replay.report import Report
 from broker.replay.runner import Plan, Replay
@@ -129,7 +129,8 @@ def command(
     if not report.proved:
         raise Failure(f"not proved: {report.difference}")
     click.echo(
-        "Proved: the history equals the logs, and every client saw its part, once, in order."
+        f"Proved: the history read back equals the logs in all {report.entries:,} entries, and"
+        f" every client saw its part of the {report.deliveries:,} deliveries, once, in order."
     )
 
 
@@ -147,7 +148,10 @@ def _read(file: Path) -> Log:
         data = stream.read(FILE_MAX_BYTES + 1)
     if len(data) > FILE_MAX_BYTES:
         raise Failure(f"{file}: larger than {FILE_MAX_BYTES >> 20} MiB")
-    return parse(file.stem, data)
+    log = parse(file.stem, data)
+    if not set(log.nicks) - {NOBODY}:
+        raise Failure(f"{file}: not a chat log, no line of it names anybody")
+    return log
 
 
 async def _run(logs: Sequence[Log], options: Options) -> Report:

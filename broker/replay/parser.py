@@ -37,7 +37,7 @@ _CAME_OR_WENT = re.compile(r"(.+?)\s+\[\S*@\S*\]\s+has (joined|left) #\S+")
 _RENAMED = re.compile(r"(.+?) is now known as (\S.*)", re.DOTALL)
 _KICKED = re.compile(r"(.+?) was kicked off #\S+ by ")
 _MODE = re.compile(r"mode/#\S+ (\[.*\])\s+by (\S+)", re.DOTALL)
-_NOBODY = "(unknown)"
+NOBODY = "(unknown)"
 """Who said a line that names nobody."""
 _OLD_ACTION = re.compile(r"(\S+)(?: (.*))?", re.DOTALL)
 
@@ -101,7 +101,7 @@ class _Room:
         elif found := _NOTICE.fullmatch(line):
             self._say(found[1], "custom", {"notice": found[2]})
         else:
-            self._say(_NOBODY, "text", line)
+            self._say(NOBODY, "text", line)
 
     def _event(self, line: str) -> None:
         if found := _CAME_OR_WENT.match(line):

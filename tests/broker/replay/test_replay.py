@@ -60,6 +60,14 @@ def test_real_rooms_beside_each_other(tmp_path: Path) -> None:
     assert "Proved" in result.output
 
 
+@pytest.mark.parametrize("text", ["", "Some prose,\nof several lines.\n"])
+def test_file_that_is_no_log_proves_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prose.txt").write_text(text)
+    result = replay(tmp_path / "prose.txt")
+    assert result.exit_code == 1
+    assert "not a chat log" in result.output
+
+
 def test_room_too_large_for_its_connections() -> None:
     result = replay(SAMPLE, "--connections", 3)
     assert result.exit_code == 1
