@@ -99,6 +99,8 @@ class Closing(Answering):
         except OSError:
             self._finish()
             return
+        # A broadcast that is under way may still have it on its list: that goes nowhere.
+        self.send = len
         if self.half_closed:
             self._finish()
         else:

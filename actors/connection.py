@@ -19,7 +19,7 @@ from actors.closing import Closing, Job
 from actors.faults import defect
 from actors.reader import READ, WRITE
 from actors.tls import TlsSocket
-from actors.wires import WIRES, WS_JSON, Wire
+from actors.wires import WEBSOCKET_WIRES, WS_JSON, Wire
 from broker.wire.codec import UNDECODABLE, BadCommand
 from broker.wire.commands import Command
 from broker.wire.errors import ByeCode, Code, FrameError, Refusal
@@ -139,6 +139,9 @@ class Connection(Closing):
 
     def on_readable(self) -> None:
         """Receive once, take the whole frames, dispatch them."""
+        if self.held:
+            self.rearm()  # not sooner: most of those who have to wait say nothing meanwhile
+            return
         try:
             data = self.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -168,6 +171,8 @@ class Connection(Closing):
         in_flight_max = self.node.limits.in_flight
         rest = iter(frames)
         for frame in rest:
+            if self.closing:
+                return
             try:
                 command = decode(frame)
             except UNDECODABLE:
@@ -190,10 +195,9 @@ class Connection(Closing):
                 self.held |= HELD_BY_FLIGHT
             if self.held:
                 self._backlog = [*rest, *(self._backlog or ())]
-                self.rearm()
                 return
-            if self.closing:
-                return
+        if self.closing:
+            return
         framer = self.framer
         if framer.control:  # type: ignore[union-attr]
             self.push(framer.control)  # type: ignore[union-attr]
@@ -253,7 +257,7 @@ class Connection(Closing):
         if outcome is None:
             return
         if type(outcome) is Upgraded:
-            self.wire = next(w for w in WIRES if w.websocket and w.codec is outcome.codec)
+            self.wire = WEBSOCKET_WIRES[outcome.codec.name]
             self.framer = self.wire.framer(self.node.limits.frame_bytes)
             self.push(outcome.response)
             if self.node.full():

@@ -71,6 +71,8 @@ class Subscribers:
             size += len(payload)
             if size > IMAGE_MAX_BYTES and index > start:
                 self._fan_out_batch(drafts.part(start, index))
+                # Else who sent something in a later part would get that part first.
+                self._node.flusher.settle()
                 start, size = index, len(payload)
         self._fan_out_batch(drafts.part(start, len(drafts.payloads)))
 

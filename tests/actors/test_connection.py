@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from actors.connection import Connection
 from actors.conversation import Conversation
+from actors.images import Image
 from actors.wires import TCP_MSGPACK
 from broker.wire import commands as c
+from broker.wire.errors import ByeCode
 from broker.wire.limits import Limits
 from tests.actors.world import World, world
 from tests.helpers.peer import Ended, Peer, TcpCarrier, framed
@@ -251,3 +254,52 @@ async def test_a_half_sent_piece_above_the_hard_mark_ends_its_connection_alone()
         assert made.node.counters.slow_cut == 1
         await ann.ok("ping")
         unread.close()
+
+
+async def test_a_large_turn_of_several_senders_is_heard_in_order() -> None:
+    async with world() as made:
+        crowd = [(await made.join(user))[1] for user in (1, 2) * 3]
+        made.store.loads.close()
+        conv = made.node.registry.conversation(CONV)
+        for n, peer in enumerate([crowd[0]] * 6 + [crowd[1]]):
+            await peer.send("send", conv=CONV, key=f"{n}", kind="text", body="x" * 50_000)
+            await made.until(lambda waiting=n + 1: len(conv._mailbox) == waiting)
+        made.store.loads.open()
+        with trio.fail_after(5):
+            for peer in crowd:
+                assert [(await peer.event("msg"))["seq"] for _ in range(7)] == list(range(1, 8))
+
+
+async def test_nothing_is_done_for_who_was_cut_while_their_commands_were_read() -> None:
+    """What is watched after the goodbye would be watched for ever."""
+    async with world(high_bytes=1_000, hard_bytes=2_000) as made:
+        connection, unread = made.pair(buffer_bytes=1)
+        await made.until(lambda: connection in made.node.connections)
+        connection.opened(1, "nobody reads this", "")
+        while not connection.stalled:
+            unread.send(framed({"t": "ping", "id": 1}) * 10)
+            await trio.testing.wait_all_tasks_blocked()
+        unread.send(
+            framed({"t": "nonsense", "id": 2}) * 100
+            + framed({"t": "presence.watch", "id": 3, "users": [2]})
+        )
+        await made.until(lambda: connection.closing)
+        assert made.node.counters.slow_cut == 1
+        assert connection.watching is None
+        unread.close()
+
+
+async def test_a_broadcast_under_way_does_not_disturb_a_goodbye() -> None:
+    """Of who leaves between two parts of a fan-out, their last frames are still told."""
+    async with world() as made:
+        leaving, peer = await made.join(1)
+        image = Image(framed({"t": "msg", "seq": 1}), made.node.registry.conversation(CONV))
+        leaving.bye(ByeCode.REPLACED)
+        await made.node.flusher.flush()
+        made.node.flusher.broadcast([leaving], image)
+        await made.node.flusher.flush_turn()
+        await made.until(lambda: leaving in made.node.lingering)
+        await trio.testing.wait_all_tasks_blocked()
+        assert leaving in made.node.connections, "it was closed before the peer has read the end"
+        with trio.fail_after(5):
+            assert [frame["t"] for frame in await all_frames(peer)] == ["bye"]
