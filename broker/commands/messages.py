@@ -224,7 +224,7 @@ def _target(conv: Conversation, command: Amendment) -> Entry:
         raise Refusal(Code.NOT_FOUND, "there is no such entry", field="ref")
     target = conv.entry(command.ref)
     if target.kind not in MESSAGE_KINDS or target.kind == "call":
-        raise Refusal(Code.BAD_REQUEST, f"an entry of kind `{target.kind}` is no message", field="ref")
+        raise Refusal(Code.BAD_REQUEST, f"`{target.kind}` entries are no messages", field="ref")
     if target.recalled:
         raise Refusal(Code.CONFLICT, "the message was recalled", field="ref")
     return target
