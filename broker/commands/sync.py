@@ -6,12 +6,12 @@ in the store before anybody sees them, and active conversations are asked themse
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.images import message_event
 from broker.commands.conversations import session_of
 from broker.commands.pages import Room
-from broker.commands.standing import Standing, active, standings
+from broker.commands.standing import Standing, standings
 from broker.wire.commands import Sync
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import SYNC_MAX_CURSORS
@@ -50,7 +50,7 @@ async def _sync(connection: Connection, command: Sync) -> None:
     moved.sort(key=lambda standing: standing.conv)
     room = Room(connection)
     sent: list[tuple[str, int]] = []
-    items = []
+    items: list[dict[str, Any]] = []
     for standing in moved[: command.limit]:
         cursor = cursors.get(standing.conv, 0)
         payloads = await standing.entries(cursor, ENTRIES_PER_CONVERSATION)
@@ -75,8 +75,10 @@ async def _sync(connection: Connection, command: Sync) -> None:
     fields: dict[str, object] = {"conversations": items}
     if len(items) < len(moved):
         fields["next"] = items[-1]["conv"]
+    for (name, last), item in zip(sent, items, strict=True):
+        if connection.behind and name in connection.behind:
+            _catch_up(connection, name, last, item)
     connection.ok(command.id, **fields)
-    _tell_caught_up(connection, sent)
 
 
 def _fill(room: Room, standing: Standing, payloads: list[bytes]) -> list[Raw]:
@@ -84,9 +86,14 @@ def _fill(room: Room, standing: Standing, payloads: list[bytes]) -> list[Raw]:
     return room.fill(message_event(standing.conv, p, standing.user) for p in payloads)
 
 
-def _tell_caught_up(connection: Connection, sent: list[tuple[str, int]]) -> None:
-    """Conversations that the connection was behind in are live again if the answer reached."""
-    for name, last in sent:
-        actor = active(connection.node, name)
-        if actor is not None:
-            actor.caught_up(connection, last, actor.head)
+def _catch_up(connection: Connection, conv: str, last: int, item: dict[str, Any]) -> None:
+    """The connection is live again if the answer reaches the head; if not, the answer says so."""
+    actor = connection.node.registry.conversations.get(conv)
+    if actor is not None and connection.user in actor.members and item["head"] < actor.head:
+        # It has moved on while the entries were read, and the client goes by this head.
+        item["head"] = actor.head
+        item["more"] = True
+    if actor is not None:
+        actor.caught_up(connection, last, item["head"])
+    elif last >= item["head"]:
+        connection.no_longer_behind(conv)

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from actors.conversation import Conversation
+from actors.memory import Recent
+from storage.memory import MemoryStore
 from tests.broker.commands.people import entries_heard, heard, say, say_to, seqs
 from tests.helpers.broker import Broker, running_broker
 from tests.helpers.peer import Map, Peer
@@ -176,3 +180,62 @@ async def test_what_was_seen_live_before_is_in_the_answer(broker: Broker) -> Non
         assert found["head"] >= live
         assert found["entries"][-1]["seq"] >= live
     await heard(bob)
+
+
+class SlowReads(MemoryStore):
+    """Reads of logs wait, when the test wants them to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: trio.Event | None = None
+        self.held = trio.Event()
+
+    async def read(
+        self, conv: str, *, after: int | None = None, before: int | None = None, limit: int
+    ) -> list[bytes]:
+        if self.gate is not None:
+            self.held.set()
+            await self.gate.wait()
+        return await super().read(conv, after=after, before=before, limit=limit)
+
+
+async def fallen_behind(broker: Broker) -> tuple[Peer, Peer, Conversation]:
+    """Ann, and Bob who is told that he is behind in their conversation."""
+    ann, bob = await broker.join("ann"), await broker.join("bob")
+    actor = broker.node.registry.conversations[await say_to(ann, bob.user, "one")]
+    await bob.event("msg")
+    (connection,) = broker.node.registry.connections_of(bob.user)
+    connection.fall_behind(actor)
+    await say(ann, actor.name, "two")
+    assert (await bob.event())["t"] == "behind"
+    return ann, bob, actor
+
+
+async def test_who_is_behind_is_not_left_there_by_what_comes_meanwhile(tmp_path: Path) -> None:
+    store = SlowReads()
+    async with running_broker(tmp_path, store=store) as broker:
+        ann, bob, actor = await fallen_behind(broker)
+        actor.recent = Recent(actor.head)  # so that the entries must be read from the store
+        store.gate = trio.Event()
+        looking = await bob.send("sync", cursors={actor.name: 1})
+        await store.held.wait()
+        await say(ann, actor.name, "three")
+        store.gate.set()
+
+        (found,) = (await bob.reply(looking))["conversations"]
+
+        assert (seqs(found["entries"]), found["head"], found["more"]) == ([2], 3, True)
+        assert seqs((await bob.ok("history", conv=actor.name, after=2))["entries"]) == [3]
+        await say(ann, actor.name, "four")
+        assert seqs(await entries_heard(bob)) == [4]
+
+
+async def test_who_is_behind_in_what_rests_is_live_when_it_wakes(broker: Broker) -> None:
+    ann, bob, actor = await fallen_behind(broker)
+    actor.end()
+
+    (found,) = (await bob.ok("sync", cursors={actor.name: 1}))["conversations"]
+    assert (seqs(found["entries"]), found["more"]) == ([2], False)
+
+    await say(ann, actor.name, "three")
+    assert seqs(await entries_heard(bob)) == [3]
