@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import trio
 
 from storage.sqlite import SqliteStore, open_sqlite
 from tests.broker.cli.running import TIMEOUT_S, Broker, clean_environment, parley
+from tests.broker.cli.running import broker as running
 from tests.faults.test_kill import read_back, tcp_address
 from tests.helpers.broker import running_broker
 from tests.helpers.peer import Map, Peer, open_tcp
@@ -66,7 +68,16 @@ async def go_on(peer: Peer, seqs: dict[int, int], refused: int) -> None:
 
 
 async def test_a_disk_that_fills_up_under_the_broker(tmp_path: Path) -> None:
-    broker = Broker(tmp_path)
+    with running(tmp_path) as broker:
+        ann, seqs = await fill_and_go_on(tmp_path, broker)
+        _, errors = broker.end(signal.SIGKILL)
+    assert "not available" in errors
+    assert "Traceback" not in errors
+    await check_after_restart(tmp_path, ann, seqs)
+
+
+async def fill_and_go_on(tmp_path: Path, broker: Broker) -> tuple[str, dict[int, int]]:
+    """A token, and what was acknowledged before it was full and after."""
     ann, bob = parley("token", "--data", tmp_path, "--create", "ann", "bob").stdout.split()
     with trio.fail_after(TIMEOUT_S):
         peer, other = [await open_tcp(*tcp_address(broker)) for _ in range(2)]
@@ -82,18 +93,12 @@ async def test_a_disk_that_fills_up_under_the_broker(tmp_path: Path) -> None:
         await go_on(peer, seqs, refused)
         live = [await other.event("msg") for _ in seqs]
         assert [event["seq"] for event in live] == list(range(1, len(seqs) + 1))
-    broker.process.kill()
-    _, errors = broker.process.communicate(timeout=TIMEOUT_S)
-    assert "not available" in errors
-    assert "Traceback" not in errors
-    await check_after_restart(tmp_path, ann, seqs)
+    return ann, seqs
 
 
 async def check_after_restart(data: Path, token: str, seqs: dict[int, int]) -> None:
-    broker = Broker(data)
-    log = await read_back(broker, token, "d/1/2")
-    broker.process.kill()
-    broker.process.communicate(timeout=TIMEOUT_S)
+    with running(data) as broker:
+        log = await read_back(broker, token, "d/1/2")
     assert {entry["seq"]: entry["body"] for entry in log} == {
         seq: f"{number}{BODY}" for number, seq in seqs.items()
     }
@@ -175,6 +180,5 @@ def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path, made: bool) -
 
 
 def with_data(data: Path) -> None:
-    broker = Broker(data)
-    broker.process.kill()
-    broker.process.communicate(timeout=TIMEOUT_S)
+    with running(data):
+        pass

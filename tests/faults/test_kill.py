@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from tests.broker.cli.running import Broker, parley
+from tests.broker.cli.running import broker as running
 from tests.faults.publisher import Publisher
 from tests.helpers.peer import open_tcp
 
@@ -36,34 +37,29 @@ def tcp_address(broker: Broker) -> tuple[str, int]:
 
 async def prepare(data: Path) -> tuple[list[str], list[str]]:
     """Tokens of all users, and the conversations that they share: a group and a direct one."""
-    broker = Broker(data)
-    tokens = parley("token", "--data", data, "--create", *NAMES).stdout.split()
-    peers = [await open_tcp(*tcp_address(broker)) for _ in tokens]
-    users = [(await peer.hello(token))["user"] for peer, token in zip(peers, tokens, strict=True)]
-    group = await peers[0].ok("group.create", title="Tea", members=users[1:])
-    broker.process.kill()
-    broker.process.communicate()
+    with running(data) as broker:
+        tokens = parley("token", "--data", data, "--create", *NAMES).stdout.split()
+        peers = [await open_tcp(*tcp_address(broker)) for _ in tokens]
+        users = [(await peer.hello(t))["user"] for peer, t in zip(peers, tokens, strict=True)]
+        group = await peers[0].ok("group.create", title="Tea", members=users[1:])
     return tokens, [group["conv"], f"d/{users[0]}/{users[1]}"]
 
 
 async def live(data: Path, publishers: list[Publisher], answers: int) -> None:
     """One life of a broker: it is killed once it has given so many answers."""
-    broker = Broker(data)
     before = sum(publisher.answers for publisher in publishers)
-    with trio.fail_after(PATIENCE_S):
+    with running(data) as broker, trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             for publisher in publishers:
                 nursery.start_soon(_run, publisher, broker, trio.Event(), True)
             while sum(p.answers for p in publishers) - before < answers:
                 await trio.lowlevel.checkpoint()
             broker.process.kill()
-    broker.process.communicate()
 
 
 async def settle(data: Path, publishers: list[Publisher], convs: list[str]) -> dict[str, Log]:
     """The last life: everything open is answered, and then read back."""
-    broker = Broker(data)
-    with trio.fail_after(PATIENCE_S):
+    with running(data) as broker, trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             waits = [trio.Event() for _ in publishers]
             for publisher, done in zip(publishers, waits, strict=True):
@@ -71,10 +67,7 @@ async def settle(data: Path, publishers: list[Publisher], convs: list[str]) -> d
             for done in waits:
                 await done.wait()
             nursery.cancel_scope.cancel()
-        logs = {conv: await read_back(broker, publishers[0].token, conv) for conv in convs}
-    broker.process.kill()
-    broker.process.communicate()
-    return logs
+        return {conv: await read_back(broker, publishers[0].token, conv) for conv in convs}
 
 
 async def _run(publisher: Publisher, broker: Broker, done: trio.Event, more: bool) -> None:
