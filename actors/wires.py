@@ -42,3 +42,4 @@ WS_MSGPACK = Wire(1, "ws-msgpack", MSGPACK, binary_header, _websocket_binary, Tr
 WS_JSON = Wire(2, "ws-json", JSON, text_header, _websocket_text, True)
 
 WIRES = (TCP_MSGPACK, WS_MSGPACK, WS_JSON)
+WEBSOCKET_WIRES = {wire.codec.name: wire for wire in WIRES if wire.websocket}
