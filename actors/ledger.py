@@ -230,6 +230,11 @@ class Ledger:
         """Like `answer`, by a call that makes the reply then."""
         self._answers.append((connection, command_id, partial(answer)))
 
+    @property
+    def answers_waiting(self) -> int:
+        """How many commands this turn has to answer so far."""
+        return len(self._answers)
+
     def after(self, effect: Effect) -> None:
         """Do something that others see, when the turn is durable, at this place of the log."""
         if self._effects is None:

@@ -38,7 +38,8 @@ class Reader:
 
     def modify(self, connection: Connection, mask: int) -> None:
         """Wait for `READ`, `WRITE`, both or (0) neither; a dead socket is always reported."""
-        self._epoll.modify(connection.fd, mask)
+        if connection.fd in self._connections:
+            self._epoll.modify(connection.fd, mask)
 
     def unregister(self, connection: Connection) -> None:
         """Forget it; the socket must still be open. Twice is once."""
@@ -66,6 +67,9 @@ class Reader:
                             connection.on_readable()
                         elif events & _GONE:
                             connection.broken()
+                            # Its task may be at something that takes long, and this be told with
+                            # every poll until then.
+                            self.unregister(connection)
                     except Exception:  # noqa: BLE001 - the supervisor
                         connection.crashed()
                 self.passes += 1

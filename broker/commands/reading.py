@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 ENTRY_OVERHEAD_BYTES = 256
 """What an entry may grow by from its payload to its place in a reply, base64 not counted."""
+ANSWERS_BEFORE_PAGES_MAX = 16
+"""A page takes long to make, and a turn waits for nobody: when it has this much to answer, further
+pages are made beside it, one a connection."""
 
 
 # history
@@ -48,7 +51,7 @@ def _range(conv: Conversation, user: int, command: History) -> tuple[int, int]:
 def _history(conv: Conversation, connection: Connection, command: History) -> None:
     first, last = _range(conv, connection.user, command)
     payloads = conv.recent.between(first - 1, last) if first <= last else []
-    if payloads is None:
+    if payloads is None or conv.answers_waiting >= ANSWERS_BEFORE_PAGES_MAX:
         conv.query(connection, command, _stored_history)
     else:
         reply = partial(_reply, conv, connection, command, first, payloads, conv.head)

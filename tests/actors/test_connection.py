@@ -303,3 +303,18 @@ async def test_a_broadcast_under_way_does_not_disturb_a_goodbye() -> None:
         assert leaving in made.node.connections, "it was closed before the peer has read the end"
         with trio.fail_after(5):
             assert [frame["t"] for frame in await all_frames(peer)] == ["bye"]
+
+
+async def test_who_breaks_off_at_something_long_occupies_nobody() -> None:
+    async def long(connection: Connection, command: Any) -> None:
+        await trio.sleep_forever()
+
+    async with world() as made:
+        made.node.opening_table = {c.Ping: lambda connection, ping: connection.begin(long, ping)}
+        connection, peer = made.accept()
+        await peer.send("ping")
+        await made.until(lambda: bool(connection.held))
+        await peer.aclose()
+        with trio.fail_after(2):
+            await made.until(lambda: connection.closing)
+            await trio.testing.wait_all_tasks_blocked()

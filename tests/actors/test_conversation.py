@@ -175,3 +175,24 @@ async def test_what_is_found_out_reaches_a_crowd_without_another_turn() -> None:
         with trio.fail_after(2):
             for peer in crowd:
                 assert [(await peer.event("msg"))["body"] for _ in range(2)] == ["a", "b"]
+
+
+async def test_many_pages_at_once_are_not_made_in_one_turn() -> None:
+    async with world() as made:
+        connection, peer = await made.join(1)
+        await peer.ok("send", conv=CONV, key="a", kind="text", body="a")
+        conv = made.conversation(CONV)
+        made.store.loads.close()
+        conv.end()
+        pages = [await peer.send("history", conv=CONV, after=0) for _ in range(40)]
+        last = await send(peer, "b")
+        conv = made.conversation(CONV)
+        await made.until(lambda: len(conv._mailbox) == 41)
+        made.store.loads.open()
+        await made.until(lambda: conv.statistics().waiting == 1)
+        assert connection.in_flight > 20
+        with trio.fail_after(2):
+            for id in pages:
+                assert len((await peer.reply(id))["entries"]) == 1
+            assert (await peer.reply(last))["seq"] == 2
+        assert connection.in_flight == 0
