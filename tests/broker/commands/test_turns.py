@@ -451,3 +451,18 @@ async def test_outsiders_cannot_tell_a_private_group_from_none(broker: Broker) -
         for refusal in refusals:
             del refusal["id"]
         assert refusals[0] == refusals[1]
+
+
+@pytest.mark.parametrize("over", ["tcp", "ws-json"])
+async def test_the_edit_of_an_image_may_be_sent_again(broker: Broker, over: str) -> None:
+    ann = await broker.join("ann", over=over)
+    conv = (await ann.ok("group.create", title="x"))["conv"]
+    sent = {"name": "n", "mime": "m", "data": b"one"}
+    ref = (await ann.ok("send", conv=conv, key="k", kind="image", body=sent))["seq"]
+    edit = {"conv": conv, "ref": ref, "key": "e", "body": {**sent, "data": b"two"}}
+    first = await ann.ok("edit", **edit)
+    assert (await ann.ok("edit", **edit))["seq"] == first["seq"]
+    broker.node.registry.conversations[conv].end()
+    assert (await ann.ok("edit", **edit))["seq"] == first["seq"]
+    other = edit | {"body": {**sent, "data": b"three"}}
+    assert (await ann.error("edit", **other))["code"] == "conflict"
