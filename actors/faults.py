@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 
 from broker.wire.errors import Code, Refusal
 from storage.errors import Unavailable
 
 log = logging.getLogger("parley.actors")
+
+OUTAGE_LOG_PERIOD_S = 1.0
+"""One line about the store in this time; the next says how many were left out."""
 
 
 def unavailable(error: Unavailable) -> Refusal:
@@ -17,8 +21,25 @@ def unavailable(error: Unavailable) -> Refusal:
     return Refusal(Code.UNAVAILABLE, f"the store is not available{doubt}: try again")
 
 
-def log_outage(error: Unavailable) -> None:
-    log.error("the store is not available: %s", error)
+class OutageLog:
+    """Says that the store is away once a period: every turn and every query may meet it."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._unsaid = 0
+
+    def note(self, error: Unavailable) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            self._unsaid += 1
+            return
+        more = f" ({self._unsaid} more times since the last line)" if self._unsaid else ""
+        log.error("the store is not available: %s%s", error, more)
+        self._next = now + OUTAGE_LOG_PERIOD_S
+        self._unsaid = 0
+
+
+log_outage = OutageLog().note
 
 
 def defect(where: str) -> Refusal:
