@@ -51,7 +51,7 @@ def _range(conv: Conversation, user: int, command: History) -> tuple[int, int]:
 def _history(conv: Conversation, connection: Connection, command: History) -> None:
     first, last = _range(conv, connection.user, command)
     payloads = conv.recent.between(first - 1, last) if first <= last else []
-    if payloads is None or conv.answers_waiting >= ANSWERS_BEFORE_PAGES_MAX:
+    if payloads is None or (payloads and conv.answers_waiting >= ANSWERS_BEFORE_PAGES_MAX):
         conv.query(connection, command, _stored_history)
     else:
         reply = partial(_reply, conv, connection, command, first, payloads, conv.head)
