@@ -313,10 +313,19 @@ class Connection(Closing):
 
     # Commands
 
-    def opened(self, user: int, session_id: str, device: str, generation: int = 0) -> None:
+    def opened(
+        self,
+        user: int,
+        session_id: str,
+        device: str,
+        generation: int = 0,
+        *,
+        hidden: bool = False,
+    ) -> None:
         """The caller is known: from now on the connection is theirs.
 
-        `generation` is that of the user's account; when it grows, this session is over.
+        `generation` is that of the user's account; when it grows, this session is over. `hidden`:
+        nobody may learn that the user is here.
         """
         if self.closing:
             return
@@ -324,7 +333,7 @@ class Connection(Closing):
         self.session_id = session_id
         self.device = device
         self.generation = generation
-        self.session = self.node.registry.attach(self, user)
+        self.session = self.node.registry.attach(self, user, hidden=hidden)
         self.node.opening.pop(self, None)
         self._table = self.node.open_table
         self.node.counters.logins += 1

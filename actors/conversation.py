@@ -209,7 +209,8 @@ class Conversation(Ledger):
 
     async def _run_query(self, connection: Connection, command: Any, work: Query) -> None:
         try:
-            await connection.perform(command, partial(work, self))
+            async with self.node.queries:
+                await connection.perform(command, partial(work, self))
         finally:
             self._stop_waiting(connection)
 

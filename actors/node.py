@@ -59,6 +59,10 @@ class Options(Struct, frozen=True, kw_only=True):
     sends_burst: int = 100
 
 
+QUERIES_AT_ONCE = 64
+"""Clients' questions to the store under way at once, node-wide; far below what a store queues."""
+
+
 class Counters:
     """What /metrics counts; plain integers, written by whoever does the thing."""
 
@@ -131,6 +135,8 @@ class Node:
         self.turn = Turn(self)
         self.registry = Registry(self)
         self.presence = Presence(self)
+        self.queries = trio.Semaphore(QUERIES_AT_ONCE)
+        """Held by whoever reads the store for a client: a crowd waits instead of failing."""
         self.connections: dict[Connection, None] = {}
         self.opening: dict[Connection, None] = {}
         """In the order of their deadlines."""

@@ -46,12 +46,13 @@ class Presence:
             self._changed[user] = None
             self._parking.unpark()
 
-    def left(self, user: int) -> None:
-        """The user's last connection is gone."""
+    def left(self, user: int, *, hidden: bool) -> None:
+        """The user's last connection is gone; of those who hide, nobody is told when."""
         self._seen[user] = self._node.now_ms()
         if len(self._seen) > UNSTORED_USERS_MAX:
             del self._seen[next(iter(self._seen))]
-        self.changed(user)
+        if not hidden:
+            self.changed(user)
         self._parking.unpark()
 
     # Watching

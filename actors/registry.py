@@ -22,17 +22,21 @@ class Registry:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.sessions: dict[int, Session] = {}
+        self.hidden: set[int] = set()
+        """Those with a session whose being here nobody may learn."""
         self.conversations: dict[str, Conversation] = {}
         self._interest: dict[int, dict[Ledger, None]] = {}
 
     # Sessions
 
-    def attach(self, connection: Connection, user: int) -> Session:
+    def attach(self, connection: Connection, user: int, *, hidden: bool) -> Session:
         """Take up an authenticated connection: session, presence, live conversations."""
         session = self.sessions.get(user)
         if session is None:
             session = self.sessions[user] = Session(self._node, user)
-            self._node.presence.changed(user)
+            self.hide(user, hidden)
+            if not hidden:
+                self._node.presence.changed(user)
         session.attach(connection)
         for conversation in self._interest.get(user, ()):
             conversation.subscribe(connection)
@@ -50,10 +54,22 @@ class Registry:
         """The user's last connection is gone."""
         if self.sessions.get(session.user) is session:
             del self.sessions[session.user]
-            self._node.presence.left(session.user)
+            self._node.presence.left(session.user, hidden=session.user in self.hidden)
+            self.hidden.discard(session.user)
 
     def online(self, user: int) -> bool:
         return user in self.sessions
+
+    def hide(self, user: int, hidden: bool) -> None:
+        """Whether others may learn that the user is here."""
+        if hidden and user in self.sessions:
+            self.hidden.add(user)
+        else:
+            self.hidden.discard(user)
+
+    def seems_online(self, user: int) -> bool:
+        """What others may be told."""
+        return user in self.sessions and user not in self.hidden
 
     def connections_of(self, user: int) -> list[Connection]:
         session = self.sessions.get(user)

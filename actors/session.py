@@ -120,7 +120,8 @@ class Session:
         try:
             while self._mailbox:
                 connection, command, query = self._mailbox.popleft()
-                await connection.perform(command, query)
+                async with self.node.queries:
+                    await connection.perform(command, query)
         finally:
             self._workers -= 1
             if not self._workers and not self._mailbox:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.conversation import Conversation
     from actors.node import Node
 
-LOADS_AT_ONCE = 64
+LOADS_AT_ONCE = 16
 """Conversations taken up with one look into the store."""
 
 

@@ -84,7 +84,7 @@ def _send(conv: Conversation, connection: Connection, command: Send) -> None:
         seq, ts = _send_with_options(conv, user, command)
     if conv.group is None:
         low, high = conv.members
-        online = (high if user == low else low) in conv.node.registry.sessions
+        online = conv.node.registry.seems_online(high if user == low else low)
         reply = Sent(command.id, conv.name, seq, ts, online)
     else:
         reply = Sent(command.id, conv.name, seq, ts)

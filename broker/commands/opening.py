@@ -96,7 +96,7 @@ class Opening:
             connection.refuse(command.id, standing)
         elif not connection.closing:
             device = command.device or ""
-            connection.opened(standing.id, claims.session, device, standing.generation)
+            _open(connection, standing, claims.session, device)
             connection.answer(self._welcome(command.id, standing.id, claims.session))
         connection.release(HELD_BY_JOB)
 
@@ -127,7 +127,7 @@ class Opening:
         done = await login(self._services, command.name, command.password, device, address)
         if connection.closing:
             return
-        connection.opened(done.user.id, done.session, device, done.user.generation)
+        _open(connection, done.user, done.session, device)
         welcome = self._welcome(command.id, done.user.id, done.session)
         welcome.token, welcome.refresh, welcome.expires = done.token, done.refresh, done.expires
         connection.answer(welcome)
@@ -176,6 +176,11 @@ class Opening:
     def ping(self, connection: Connection, command: Ping) -> None:
         """The time here."""
         connection.ok(command.id, server_time=self._node.now_ms())
+
+
+def _open(connection: Connection, user: User, session: str, device: str) -> None:
+    hidden = user.show_online != "everyone"
+    connection.opened(user.id, session, device, user.generation, hidden=hidden)
 
 
 def address_of(peer: str) -> str:

@@ -100,6 +100,7 @@ async def _profile_set(connection: Connection, command: ProfileSet) -> None:
     }
     account = await node.store.update_user(connection.user, changes)
     connection.ok(command.id, **_own_profile(account))
+    node.registry.hide(connection.user, account.show_online != "everyone")
     if _SEEN_BY_WATCHERS & changes.keys():
         node.presence.changed(connection.user)
 
