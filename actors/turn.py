@@ -77,12 +77,16 @@ class Turn:
                 self.busy = False
                 await self._work.park()
             self.busy = True
-            ready, self._ready = self._ready, []
-            if ready:
-                await self._turn(ready)
+            await self.run_once()
             await flusher.flush_turn()
             # The reader's turn: what came in while we flushed belongs to the next batch.
             await trio.lowlevel.checkpoint()
+
+    async def run_once(self) -> None:
+        """A turn of all that is ready; the flush is the caller's."""
+        ready, self._ready = self._ready, []
+        if ready:
+            await self._turn(ready)
 
     async def _turn(self, ready: list[Conversation]) -> None:
         node = self._node
