@@ -1,7 +1,8 @@
 """The client: one user's connection to a broker, kept up, and all that comes over it in order.
 
 `connect` owns everything that runs beside the application; when its block ends, nothing is left.
-The parts: `session` (commands), `cursors` and `follow` (entries), `link` (one connection).
+The parts: `session` and `doubts` (commands), `cursors` and `follow` (entries), `link` (one
+connection).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from broker.client.backoff import full_jitter
 from broker.client.buffer import EventBuffer
 from broker.client.codec import Frame
 from broker.client.cursors import Cursors
+from broker.client.doubts import Doubts
 from broker.client.errors import (
     BadAnswer,
     ClientClosed,
@@ -30,7 +32,7 @@ from broker.client.errors import (
     ParleyClientError,
 )
 from broker.client.follow import Follower
-from broker.client.groups import unwrapped
+from broker.client.groups import one_of, unwrapped
 from broker.client.limits import (
     CLOSING_SECONDS,
     COMMAND_ATTEMPTS,
@@ -125,9 +127,10 @@ class Client(Api):
         self._opener = opener
         self._cursors = cursors
         self._events = buffer
-        self._session = Session()
+        self._session = Session(cursors.reached)
         self._follower = Follower(cursors, buffer, self._perform)
         self._output = Wakeup()
+        self._doubts = Doubts(self._session, self._perform, self._output.set)
         self._slots = trio.Semaphore(IN_FLIGHT_COMMANDS)
         self._link: Link | None = None
         self._watched: set[int] = set()
@@ -212,8 +215,11 @@ class Client(Api):
             if first:
                 first = False
                 task_status.started()
-            await self._rewatch()
-            await self._follower.run()
+            with one_of(ParleyClientError):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._doubts.run)
+                    await self._rewatch()
+                    await self._follower.run()
 
         try:
             while True:

@@ -56,6 +56,11 @@ class Cursors:
         """The cursor of every conversation that has one."""
         return {conv: log.cursor for conv, log in self._logs.items() if log.cursor >= 0}
 
+    def reached(self, conv: str) -> int:
+        """The newest seq of `conv` that is known to exist, 0 if none is."""
+        log = self._logs.get(conv)
+        return 0 if log is None else max(log.cursor, log.target, 0)
+
     def live(self, entry: Message, *, room: bool = True) -> list[Message]:
         """An entry came by itself: what may be handed out now. Without `room`, nothing may: it is
         left to be pulled later."""

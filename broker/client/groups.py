@@ -28,3 +28,22 @@ def unwrapped() -> Iterator[None]:
         finally:
             only.__context__ = context
             del only, group
+
+
+@contextmanager
+def one_of(kind: type[Exception]) -> Iterator[None]:
+    """Around a nursery: a group of nothing but errors of this kind, however deep (cancellations
+    aside), becomes one of them.
+
+    Tasks that work on one connection fail together; any of their errors tells why.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        _, errors = group.split(trio.Cancelled)
+        if errors is None or errors.split(kind)[1] is not None:
+            raise
+        only: BaseException = errors
+        while isinstance(only, BaseExceptionGroup):
+            only = only.exceptions[0]
+        raise only from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from broker.wire.limits import KEY_WINDOW_ENTRIES
+
 OPENING_SECONDS = 10.0
 """From the first byte of the connection to `welcome`."""
 CLOSING_SECONDS = 2.0
@@ -26,6 +28,11 @@ HELD_ENTRIES = 1_024
 """Entries kept, over all conversations, until those before them have been pulled."""
 PULLS_AT_ONCE = 4
 PULL_PAGE_ENTRIES = 200
+LOOKS_AT_ONCE = 4
+"""Conversations into whose logs the client looks at once for what it may have sent already."""
+RESEND_WITHIN_ENTRIES = KEY_WINDOW_ENTRIES // 2
+"""How many entries may be unseen when something is sent again: the broker knows its key for twice
+as many, so that some may be added while it is on its way."""
 SYNC_PAGE_CONVERSATIONS = 20
 RECEIVE_BYTES = 64 * 1024
 FRAME_MAX_BYTES = 32 * 1024 * 1024

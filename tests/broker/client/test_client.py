@@ -218,8 +218,8 @@ async def test_unacknowledged_send_is_sent_again_under_its_key(
         nursery.start_soon(send)
         first = await peer.expect("send")
         await peer.close()
-        peer = await broker.accept()
-        await peer.welcome()
+        peer = await broker.accept_welcome()
+        await peer.ok(await peer.expect("history", conv="g/1"), entries=[], head=0)
         again = await peer.expect("send")
         assert again == first
         await peer.ok(again, conv="g/1", seq=9, ts=0)
@@ -235,8 +235,8 @@ async def test_resends_keep_their_order(
             nursery.start_soon(client.send, "g/1", number)
             await peer.expect("send", body=number)
         await peer.close()
-        peer = await broker.accept()
-        await peer.welcome()
+        peer = await broker.accept_welcome()
+        await peer.ok(await peer.expect("history", conv="g/1"), entries=[], head=0)
         for number in range(10):
             await peer.ok(await peer.expect("send", body=number), conv="g/1", seq=1, ts=0)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from broker.client import (
+    Ack,
     Client,
     CommandError,
     ConnectionChanged,
@@ -19,6 +22,8 @@ from broker.client import (
     connect,
 )
 from broker.client.accounts import login, refresh, register
+from broker.client.address import Address
+from broker.client.transport import open_stream
 from storage.memory import MemoryStore
 from tests.helpers.broker import Broker, running_broker
 
@@ -27,6 +32,51 @@ def url(broker: Broker, over: str = "tcp") -> str:
     if over == "tcp":
         return f"tcp://{broker.running.tcp}"
     return f"ws://{broker.running.http}/ws"
+
+
+class Line:
+    """What a client dials by: it can lose what goes either way, be cut, and stay dead a while."""
+
+    def __init__(self) -> None:
+        self.restored = trio.Event()
+        self.restored.set()
+        self.stream: LossyStream | None = None
+
+    async def open_stream(
+        self, address: Address, context: ssl.SSLContext | None
+    ) -> trio.abc.Stream:
+        await self.restored.wait()
+        self.stream = LossyStream(await open_stream(address, context))
+        return self.stream
+
+    async def cut(self) -> None:
+        """Cut the connection; the next one comes when `restored` is set."""
+        assert self.stream is not None
+        self.restored = trio.Event()
+        await self.stream.aclose()
+
+
+class LossyStream(trio.abc.Stream):
+    """A connection that may swallow what is sent, or what comes."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+        self.mute = self.deaf = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.mute:
+            await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        while (data := await self.inner.receive_some(max_bytes)) and self.deaf:
+            pass
+        return data
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
 
 
 async def messages(client: Client, count: int) -> list[Message]:
@@ -173,6 +223,54 @@ async def test_application_too_slow_for_the_broker_misses_nothing(tmp_path: Path
         seqs = [each.seq for each in await messages(bob, count)]
         assert seqs == list(range(1, count + 1))
         assert behind, "the broker never had to let go: the test proves nothing"
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("buffer", [8, 10_000])
+async def test_message_is_there_once_after_an_outage_longer_than_keys_are_known(
+    broker: Broker, arrives: bool, buffer: int
+) -> None:
+    line, count = Line(), 2_500
+    async with (
+        connect(
+            url(broker),
+            token=await broker.token("ann"),
+            open_stream=line.open_stream,
+            buffer=buffer,
+        ) as ann,
+        connect(url(broker), token=await broker.token("bob"), buffer=count + 10) as bob,
+    ):
+        conv = (await bob.send(to_user=ann.user, body="first")).conv
+        acks: list[Ack] = []
+
+        async def send() -> None:
+            acks.append(await ann.send(to_user=bob.user, body="once", key="k"))
+
+        async def chatter() -> None:
+            for _ in range(count // 20):
+                await bob.send(conv, "more")
+
+        assert line.stream is not None
+        line.stream.deaf, line.stream.mute = arrives, not arrives
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            if arrives:
+                await messages(bob, 2)
+            else:
+                await trio.testing.wait_all_tasks_blocked()
+            await line.cut()
+            async with trio.open_nursery() as others:
+                for _ in range(20):
+                    others.start_soon(chatter)
+            line.restored.set()
+        own = []
+        for after in range(0, count + 2, 200):
+            page = await ann.history(conv, after=after, limit=200)
+            own += [each for each in page.entries if each.sender == ann.user]
+        assert [(each.seq, each.key) for each in own] == [(2 if arrives else count + 2, "k")]
+        assert [(ack.conv, ack.seq, ack.ts) for ack in acks] == [(conv, own[0].seq, own[0].ts)]
+        # The application has its events all the same, each once.
+        assert [each.seq for each in await messages(ann, count + 2)] == list(range(1, count + 3))
 
 
 async def test_broker_that_comes_back_is_found_again(tmp_path: Path) -> None:
