@@ -103,6 +103,7 @@ async def test_message_that_did_not_arrive_is_sent_when_the_log_was_searched(
 ) -> None:
     log_ = log(3 + LONG)
     async with sending(broker, told(3)) as (acks, peer):
+        began = trio.current_time()
         pages = 0
         while (command := await peer.hear()) is not None and command["t"] == "history":
             assert command["after"] == 3 + pages * PULL_PAGE_ENTRIES
@@ -113,6 +114,7 @@ async def test_message_that_did_not_arrive_is_sent_when_the_log_was_searched(
         assert unseen <= RESEND_WITHIN_ENTRIES < KEY_WINDOW_ENTRIES
         assert command is not None
         assert (command["t"], command["key"]) == ("send", "k")
+        assert trio.current_time() == began
         await peer.ok(command, conv="g/1", seq=LONG + 4, ts=7)
         await trio.testing.wait_all_tasks_blocked()
         assert acks == [Ack("g/1", LONG + 4, 7)]
