@@ -57,11 +57,7 @@ LAYERS: dict[str, frozenset[str]] = {
 MACHINE_PATHS = re.compile(
     r"(?<![\w.$}~/-])/(?:work|home|root|Users|tmp|private|mnt|scratch|workspace|var/folders)/[\w.-]+"
 )
-REGISTRY_HOSTS = re.compile(
-    r"pypi\.org|files\.pythonhosted\.org|proxy\.golang\.org|repo1?\.maven|registry\.npmjs"
-    r"|index-url|artifactory|devpi|nexus",
-    re.IGNORECASE,
-)
+PACKAGE_INDEXES = re.compile(r"index-url|artifactory|devpi|nexus", re.IGNORECASE)
 
 
 def modules(*packages: str) -> list[tuple[str, Path]]:
@@ -156,16 +152,14 @@ def test_no_file_tells_of_the_machine_it_was_written_on() -> None:
         except UnicodeDecodeError:
             continue
         for number, line in enumerate(text.splitlines(), 1):
-            if match := MACHINE_PATHS.search(line) or REGISTRY_HOSTS.search(line):
+            if match := MACHINE_PATHS.search(line) or PACKAGE_INDEXES.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {match[0]}")
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "line", ["see /work/main/x", "'/home/me/parley'", "--index-url https://x", "pypi.org/simple"]
-)
+@pytest.mark.parametrize("line", ["see /tmp/build/x", "'/home/me/parley'", "--index-url https://x"])
 def test_what_tells_of_a_machine_is_recognised(line: str) -> None:
-    assert MACHINE_PATHS.search(line) or REGISTRY_HOSTS.search(line)
+    assert MACHINE_PATHS.search(line) or PACKAGE_INDEXES.search(line)
 
 
 @pytest.mark.parametrize(
@@ -173,4 +167,4 @@ def test_what_tells_of_a_machine_is_recognised(line: str) -> None:
 )
 def test_what_belongs_to_a_server_is_not(line: str) -> None:
     assert not MACHINE_PATHS.search(line)
-    assert not REGISTRY_HOSTS.search(line)
+    assert not PACKAGE_INDEXES.search(line)
