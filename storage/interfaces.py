@@ -1,5 +1,7 @@
 """The stores, as contracts. Each is a page; every backend passes tests/conformance unchanged.
 
+What nodes share beside these: `storage.shared`.
+
 All methods may raise `storage.errors.Unavailable`. A cancelled call may or may not have happened.
 No backend raises a driver's error, and none keeps a reference to what it was given.
 """
@@ -7,7 +9,7 @@ No backend raises a driver's error, and none keeps a reference to what it was gi
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from storage.records import (
@@ -24,18 +26,45 @@ from storage.records import (
 
 
 class Timeline(Protocol):
-    """The logs of all conversations, and what changes in their order: members, groups, marks."""
+    """The logs of all conversations, and what changes in their order: members, groups, marks.
+
+    Many nodes may share one. A conversation has one writer at a time, known by its epoch: what is
+    written under an epoch is void once the conversation was taken up (`load`) and written to under
+    a higher one, however late it lands; void parts never become part of the log, and raise nothing.
+    So a writer may believe what a commit returned only while its lease is good. Epochs are above 0;
+    where one process is alone, none are given.
+    """
 
     async def commit(self, commit: Commit) -> None:
         """Make a turn durable; when this returns, no crash can lose it.
 
         One call is made at a time. An append whose `first` is not the stored head + 1 is a fault of
-        the caller: the whole commit is refused with `ValueError` and nothing is written. Marks only
-        move forward; an older one is ignored. Raises `Unavailable`, with `applied`.
+        the caller: the whole commit is refused with `ValueError` and nothing is written (a store
+        that would have to read for it relies on the caller). Marks only move forward; an older one
+        is ignored. Raises `Unavailable`, with `applied`; after None, the conversation must be
+        loaded again before it is written to, and what lands later than that load is void too.
         """
 
-    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
-        """What actors need to take up these conversations, each with its newest `tail` entries."""
+    async def load(
+        self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
+    ) -> dict[str, Loaded]:
+        """What actors need to take up these conversations, each with its newest `tail` entries.
+
+        With `epochs` (one for each): as their writer, under these epochs.
+        """
+
+    async def put_away(self, epochs: Mapping[str, int]) -> None:
+        """Their writer under these epochs has done with these conversations.
+
+        Its commits have ended. From now on their heads are told exactly. Where another has written
+        since, nothing happens.
+        """
+
+    async def left_open(self, slots: Collection[int]) -> list[str]:
+        """Conversations in these slots that were written to and not put away.
+
+        Who takes over a slot takes them up: their last entries may have been told to nobody.
+        """
 
     async def read(
         self, conv: str, *, after: int | None = None, before: int | None = None, limit: int

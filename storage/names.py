@@ -6,8 +6,12 @@ conversation without members of its own.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from storage.records import Member
 
+SLOTS = 1024
+"""Shares of all conversations, each written by one node. It can never be changed."""
 ID_MAX_DIGITS = 16
 """Ids end at 2^53-1; what is longer is no id."""
 
@@ -35,6 +39,11 @@ def group_conv(group: int) -> str:
 def direct_members(conv: str) -> list[Member]:
     """A direct conversation's members follow from its name, whoever they are."""
     return [Member(conv=conv, user=user) for user in sorted(direct_users(conv))]
+
+
+def slot_of(conv: str) -> int:
+    """The slot that a conversation is in: CRC-32 (as in zlib) of its name, modulo `SLOTS`."""
+    return crc32(conv.encode()) % SLOTS
 
 
 def _is_id(text: str) -> bool:

@@ -125,10 +125,12 @@ class Settings(Struct, kw_only=True):
 
 
 class Commit(Struct):
-    """All that one turn changes; a backend makes it durable as a whole or not at all.
+    """All that one turn changes.
 
-    Membership and group changes belong to the entry of the same conversation in the same commit.
-    `gone` are (conv, user) pairs that are no longer members.
+    Of each conversation it becomes durable as a whole or not at all; a backend of one process makes
+    all of it so. Membership and group changes belong to the entry of the same conversation in the
+    same commit. `gone` are (conv, user) pairs that are no longer members. `epochs` tells for each
+    conversation of a commit under which epoch it is written; empty where one process is alone.
     """
 
     appends: list[Append] = field(default_factory=list)
@@ -137,6 +139,7 @@ class Commit(Struct):
     members: list[Member] = field(default_factory=list)
     gone: list[tuple[str, int]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    epochs: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(
@@ -145,10 +148,14 @@ class Commit(Struct):
 
 
 class Head(Struct, gc=False):
-    """The newest entry's seq and time; both 0 for an empty conversation."""
+    """The newest entry's seq and time; both 0 for an empty conversation.
+
+    `open`: a writer has it in hand, so that there may be more than this; only the writer knows.
+    """
 
     seq: int = 0
     ts: int = 0
+    open: bool = False
 
 
 class Loaded(Struct):
@@ -220,6 +227,37 @@ class Session(Struct, kw_only=True):
     device: str = ""
     created: int
     expires: int
+
+
+class NodeRecord(Struct, kw_only=True):
+    """A node as the others see it; it writes its record again and again, with a higher `beat`.
+
+    `node` is its name, which it keeps; `incarnation` is new with each start, and what owns slots.
+    The rest is for those who look at the cluster: `lag_ms` is the age of the oldest unanswered word
+    to any other node.
+    """
+
+    node: str
+    incarnation: str
+    beat: int = 0
+    draining: bool = False
+    http: str = ""
+    tcp: str = ""
+    started_ms: int = 0
+    connections: int = 0
+    conversations: int = 0
+    lag_ms: int = 0
+
+
+class SlotRecord(Struct, frozen=True):
+    """Who writes the conversations of a slot: an incarnation, or nobody (``""``).
+
+    Each change of owner has a higher `epoch`; 0 if nobody ever owned it.
+    """
+
+    slot: int
+    owner: str = ""
+    epoch: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -4,14 +4,15 @@ so that a refused one leaves nothing behind. No limits, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from copy import copy
 
+import msgspec
 import trio
 from msgspec import Struct, field
 
 from storage.interfaces import name_key
-from storage.names import direct_members, direct_users, group_conv, group_id
+from storage.names import direct_members, direct_users, group_conv, group_id, slot_of
 from storage.records import (
     Commit,
     Group,
@@ -29,10 +30,13 @@ class _Conversation(Struct):
     ts: int = 0
     members: dict[int, Member] = field(default_factory=dict)
     marks: dict[int, Mark] = field(default_factory=dict)
+    epoch: int = 0
+    """The highest under which it was taken up; what comes under a lower one is void."""
+    open: bool = False
 
     @property
     def head(self) -> Head:
-        return Head(seq=len(self.payloads), ts=self.ts)
+        return Head(seq=len(self.payloads), ts=self.ts, open=self.open)
 
 
 class MemoryTimeline:
@@ -48,7 +52,10 @@ class MemoryTimeline:
 
     async def commit(self, commit: Commit) -> None:
         await trio.lowlevel.checkpoint()
+        commit = self._without_void(commit)
         self._check(commit)
+        for conv in commit.epochs:
+            self._conversation(conv).open = True
         for append in commit.appends:
             conversation = self._conversation(append.conv)
             conversation.payloads.extend(append.payloads)
@@ -70,6 +77,21 @@ class MemoryTimeline:
                 read=max(old.read, mark.read),
                 delivered=max(old.delivered, mark.delivered),
             )
+
+    def _without_void(self, commit: Commit) -> Commit:
+        """What is left when the parts of writers whose time is over are passed over."""
+        void = {conv for conv, epoch in commit.epochs.items() if epoch < self._epoch(conv)}
+        if not void:
+            return commit
+        return Commit(
+            appends=[part for part in commit.appends if part.conv not in void],
+            revisions=[part for part in commit.revisions if part.conv not in void],
+            groups=[part for part in commit.groups if group_conv(part.id) not in void],
+            members=[part for part in commit.members if part.conv not in void],
+            gone=[part for part in commit.gone if part[0] not in void],
+            marks=[part for part in commit.marks if part.conv not in void],
+            epochs={conv: epoch for conv, epoch in commit.epochs.items() if conv not in void},
+        )
 
     def _check(self, commit: Commit) -> None:
         heads: dict[str, int] = {}
@@ -97,8 +119,13 @@ class MemoryTimeline:
                 self._conversation(member.conv).members[member.user] = copy(member)
                 self._convs_of.setdefault(member.user, set()).add(member.conv)
 
-    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
+    async def load(
+        self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
+    ) -> dict[str, Loaded]:
         await trio.lowlevel.checkpoint()
+        for conv, epoch in (epochs or {}).items():
+            conversation = self._conversation(conv)
+            conversation.epoch = max(conversation.epoch, epoch)
         return {conv: self._load(conv, tail) for conv in convs}
 
     def _load(self, conv: str, tail: int) -> Loaded:
@@ -106,13 +133,27 @@ class MemoryTimeline:
         group = self._groups.get(group_id(conv) or 0)
         return Loaded(
             conv=conv,
-            head=conversation.head,
+            head=msgspec.structs.replace(conversation.head, open=False),
             tail=conversation.payloads[-tail:] if tail > 0 else [],
             members=self._members(conv),
             marks=[copy(mark) for _, mark in sorted(conversation.marks.items())],
             group=copy(group),
             missing_users=[user for user in direct_users(conv) if user not in self._accounts],
         )
+
+    async def put_away(self, epochs: Mapping[str, int]) -> None:
+        await trio.lowlevel.checkpoint()
+        for conv, epoch in epochs.items():
+            if conv in self._conversations and epoch >= self._epoch(conv):
+                self._conversations[conv].open = False
+
+    async def left_open(self, slots: Collection[int]) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return [
+            conv
+            for conv, conversation in self._conversations.items()
+            if conversation.open and slot_of(conv) in slots
+        ]
 
     async def read(
         self, conv: str, *, after: int | None = None, before: int | None = None, limit: int
@@ -188,6 +229,9 @@ class MemoryTimeline:
 
     def _conversation(self, conv: str) -> _Conversation:
         return self._conversations.setdefault(conv, _Conversation())
+
+    def _epoch(self, conv: str) -> int:
+        return self._conversations[conv].epoch if conv in self._conversations else 0
 
     def _head(self, conv: str) -> Head:
         return self._conversations[conv].head if conv in self._conversations else Head()

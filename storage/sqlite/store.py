@@ -6,9 +6,11 @@ Decides which thread does what, and nothing else.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
+
+import trio
 
 from storage.records import (
     Commit,
@@ -49,9 +51,19 @@ class SqliteStore:
     async def commit(self, commit: Commit) -> None:
         await self._write(partial(self._appender.commit, commit=commit))
 
-    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
+    async def load(
+        self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
+    ) -> dict[str, Loaded]:
+        # Epochs need no keeping: the lock of `open_sqlite` lets one process at a time write logs.
         found = await self._loaded.get((conv, tail) for conv in convs)
         return {conv: loaded for (conv, _), loaded in found.items()}
+
+    async def put_away(self, epochs: Mapping[str, int]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def left_open(self, slots: Collection[int]) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     async def read(
         self, conv: str, *, after: int | None = None, before: int | None = None, limit: int

@@ -6,7 +6,7 @@ A test joins users by a plain call, and may hold or fail the store's commits and
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,11 +74,13 @@ class GatedStore(MemoryStore):
         if fault is not None:
             raise fault
 
-    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
+    async def load(
+        self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
+    ) -> dict[str, Loaded]:
         await self.loads.passing()
         if self.loads.faults:
             raise self.loads.faults.pop(0)
-        return await super().load(convs, tail)
+        return await super().load(convs, tail, epochs)
 
 
 @dataclass

@@ -6,7 +6,7 @@ be decided together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -52,9 +52,11 @@ class GatedStore(MemoryStore):
         self.commits += 1
         await super().commit(commit)
 
-    async def load(self, convs: Sequence[str], tail: int) -> dict[str, Loaded]:
+    async def load(
+        self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
+    ) -> dict[str, Loaded]:
         await self._pass("load")
-        return await super().load(convs, tail)
+        return await super().load(convs, tail, epochs)
 
     async def users(self, ids: Iterable[int]) -> dict[int, User]:
         await self._pass("users")
