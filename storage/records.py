@@ -232,14 +232,16 @@ class Session(Struct, kw_only=True):
 class NodeRecord(Struct, kw_only=True):
     """A node as the others see it; it writes its record again and again, with a higher `beat`.
 
-    `node` is its name, which it keeps; `incarnation` is new with each start, and what owns slots.
-    The rest is for those who look at the cluster: `lag_ms` is the age of the oldest unanswered word
-    to any other node.
+    `node` is its name, which it keeps; `incarnation` is what owns slots: new with each start, and
+    after a lease that was lost; `inbox` is where the process hears the bus, and what presence knows
+    it by. The rest is for those who look at the cluster: `lag_ms` is the age of the oldest word to
+    another node that is not confirmed yet.
     """
 
     node: str
     incarnation: str
-    beat: int = 0
+    inbox: str = ""
+    beat: int = 1
     draining: bool = False
     http: str = ""
     tcp: str = ""

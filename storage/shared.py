@@ -15,20 +15,29 @@ from storage.records import NodeRecord, SlotRecord
 
 
 class Leases(Protocol):
-    """Nodes and slots. Strictly consistent: what one call has returned, every later one sees."""
+    """Nodes and slots. Strictly consistent: what one call has returned, every later one sees.
 
-    async def beat(self, record: NodeRecord) -> None:
-        """Write a node's record in the place of its last.
+    A node lives while its record is there. Beating and removing are conditional on the same value,
+    so that of a node that beats and another that holds it for dead, exactly one has its way.
+    """
 
-        A node whose `beat` stands still for the time of a lease, by the clock of whoever looks, is
-        dead to them. Records that nobody has written for a day may vanish.
+    async def beat(self, record: NodeRecord) -> bool:
+        """Write a node's record in the place of the one whose `beat` is one lower.
+
+        The first has `beat` 1 and takes the place of none. False: that is not there (any more), so
+        this incarnation is dead for ever. Doubts have been looked up, as for `claim`. A record that
+        nobody has written for a day may vanish.
         """
 
     async def nodes(self) -> list[NodeRecord]:
         """All records, in any order."""
 
-    async def leave(self, incarnation: str) -> None:
-        """Remove a node's record: it has left, or was found dead and owns no slot any more."""
+    async def remove(self, incarnation: str, beat: int) -> bool:
+        """Remove a record if its `beat` is still this. True: it is not there now.
+
+        By the node itself when it leaves; by others when they have seen its beat stand still for
+        the time of a lease.
+        """
 
     async def slots(self) -> list[SlotRecord]:
         """All `SLOTS` of them, in order; those that were never claimed too."""
