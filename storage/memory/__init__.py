@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from storage.memory.directory import MemoryDirectory
+from storage.memory.shared import MemoryEphemeral, MemoryLeases, MemoryNetwork, MemoryPresence
 from storage.memory.timeline import MemoryTimeline
 
-__all__ = ["MemoryStore"]
+__all__ = [
+    "MemoryEphemeral",
+    "MemoryLeases",
+    "MemoryNetwork",
+    "MemoryPresence",
+    "MemoryStore",
+]
 
 
 class MemoryStore(MemoryTimeline, MemoryDirectory):

@@ -12,6 +12,7 @@ import pytest
 from storage.interfaces import Store
 from storage.memory import MemoryStore
 from storage.sqlite import open_sqlite
+from tests.conformance.shared_backends import *  # noqa: F403 - fixtures are found by their names
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 

@@ -1,0 +1,99 @@
+"""Every backend of what nodes share, each behind the same fixtures. A new one is one more entry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+import trio
+
+from storage.memory import MemoryEphemeral, MemoryLeases, MemoryNetwork, MemoryPresence
+from storage.shared import Bus, Ephemeral, Leases, PresenceStore
+
+
+class Passing(Protocol):
+    """Lets this much of the backend's time pass."""
+
+    async def __call__(self, ms: int) -> None: ...
+
+
+class BusOpener(Protocol):
+    """Opens a node's end of one and the same bus; it stays open until the test ends."""
+
+    async def __call__(self, inbox: str) -> Bus: ...
+
+
+@dataclass
+class Shared:
+    """One backend: what the nodes of a test share, and its clock."""
+
+    presence: PresenceStore
+    ephemeral: Ephemeral
+    bus: BusOpener
+    passing: Passing
+
+
+Opening = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Shared]]
+LeasesOpening = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Leases]]
+
+
+@asynccontextmanager
+async def _memory(_: pytest.FixtureRequest) -> AsyncIterator[Shared]:
+    now = 1000.0
+    network = MemoryNetwork()
+
+    async def bus(inbox: str) -> Bus:
+        return network.bus(inbox)
+
+    async def passing(ms: int) -> None:
+        nonlocal now
+        await trio.lowlevel.checkpoint()
+        now += ms / 1000
+
+    yield Shared(MemoryPresence(lambda: now), MemoryEphemeral(lambda: now), bus, passing)
+
+
+@asynccontextmanager
+async def _memory_leases(_: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    yield MemoryLeases()
+
+
+SHARED: dict[str, Opening] = {"memory": _memory}
+LEASES: dict[str, LeasesOpening] = {"memory": _memory_leases}
+
+
+@pytest.fixture(params=list(SHARED))
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
+    """Presence, bus and ephemeral state of one backend, with nothing in them."""
+    async with SHARED[request.param](request) as opened:
+        yield opened
+
+
+@pytest.fixture(params=list(LEASES))
+async def leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    """Leases of one backend: nobody has come, and no slot was ever claimed."""
+    async with LEASES[request.param](request) as opened:
+        yield opened
+
+
+@pytest.fixture
+def presence(shared: Shared) -> PresenceStore:
+    return shared.presence
+
+
+@pytest.fixture
+def ephemeral(shared: Shared) -> Ephemeral:
+    return shared.ephemeral
+
+
+@pytest.fixture
+def passing(shared: Shared) -> Passing:
+    return shared.passing
+
+
+@pytest.fixture
+def open_bus(shared: Shared) -> BusOpener:
+    return shared.bus
