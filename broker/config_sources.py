@@ -20,7 +20,13 @@ from broker.config import CONFIG_FILE, DEFAULTS, HINTS, Config, get
 PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
 """Names the TOML file, as `--config` does."""
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "PARLEY_TOKEN", "PARLEY_BENCH_NATS", "PARLEY_LOGS"})
+OTHER_VARIABLES = frozenset(
+    {
+        CONFIG_VARIABLE,
+        *("PARLEY_TOKEN", "PARLEY_BENCH_NATS", "PARLEY_LOGS"),
+        *("PARLEY_TEST_CASSANDRA", "PARLEY_TEST_REDIS"),
+    }
+)
 """Variables of the same prefix that are no settings: of other subcommands and of the tests."""
 CONFIG_MAX_BYTES = 1 << 20
 TABLES = frozenset(key.rpartition(".")[0] for key in HINTS if "." in key)

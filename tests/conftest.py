@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import servers
 from tests.helpers.broker import Broker, running_broker
+
+
+@pytest.fixture(scope="session")
+def cassandra_url() -> Iterator[str]:
+    """A Cassandra that all tests share; its keyspace is yet to be made."""
+    if url := os.environ.get("PARLEY_TEST_CASSANDRA"):
+        yield url
+        return
+    with servers.cassandra() as running:
+        yield running.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis that all tests share: each has a prefix of its own, and none may FLUSHALL."""
+    if url := os.environ.get("PARLEY_TEST_REDIS"):
+        yield url
+        return
+    with servers.redis() as running:
+        yield running.url
 
 
 @pytest.fixture
