@@ -83,7 +83,7 @@ class Server:
             )
         # Its standard input ends with this process, however that ends.
         self._guard = subprocess.Popen(
-            ["sh", "-c", f"read _; kill -KILL -- -{self.pid}"],
+            ["sh", "-c", f"read _; kill -9 -{self.pid}"],
             stdin=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
