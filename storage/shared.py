@@ -50,6 +50,12 @@ class Leases(Protocol):
         `Unavailable`, and nothing is known.
         """
 
+    async def agree(self, name: str, value: str) -> str:
+        """Keep `value` under `name` unless something is kept there; returns what is kept, for good.
+
+        Whoever asks first decides for all nodes; nothing ever changes or removes it.
+        """
+
 
 class PresenceStore(Protocol):
     """Which users have a session on which node. An entry counts while its node is kept alive."""

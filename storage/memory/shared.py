@@ -29,6 +29,7 @@ class MemoryLeases:
     def __init__(self) -> None:
         self._nodes: dict[str, NodeRecord] = {}
         self._slots = [SlotRecord(slot) for slot in range(SLOTS)]
+        self._agreed: dict[str, str] = {}
 
     async def beat(self, record: NodeRecord) -> None:
         await trio.lowlevel.checkpoint()
@@ -52,6 +53,10 @@ class MemoryLeases:
             if self._slots[record.slot].epoch == record.epoch - 1:
                 self._slots[record.slot] = record
         return [self._slots[record.slot] for record in wanted]
+
+    async def agree(self, name: str, value: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return self._agreed.setdefault(name, value)
 
 
 class MemoryPresence:

@@ -106,3 +106,17 @@ async def test_of_those_who_claim_at_once_one_gets_the_slot_and_all_see_who(
     owners = (await leases.slots())[:20]
     assert all(slot.owner and slot.epoch == 1 for slot in owners)
     assert all(answer == owners for answer in seen)
+
+
+async def test_whoever_asks_first_decides_for_all(leases: Leases) -> None:
+    answers: list[str] = []
+
+    async def ask(value: str) -> None:
+        answers.append(await leases.agree("colour", value))
+
+    async with trio.open_nursery() as nursery:
+        for value in ("red", "green", "blue"):
+            nursery.start_soon(ask, value)
+    assert len(set(answers)) == 1
+    assert await leases.agree("colour", "white") == answers[0]
+    assert await leases.agree("shape", "round") == "round"
