@@ -2,15 +2,19 @@
 
 A key is the path of a field, as `outbox.high_bytes`. The unit is the last word of the name. Where
 values come from is the matter of `broker.config_sources`; nothing here reads a file or a variable.
-No setting holds a secret: the one that signs sessions is a file of its own in the data directory.
+The secret that signs sessions is no setting but a file of its own in the data directory; the URLs
+of stores may hold a password, and are only ever shown by way of `shown`.
 """
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import unquote
 
 from msgspec import Meta, Struct, field
 
@@ -23,6 +27,8 @@ Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
 Milliseconds = Annotated[int, Meta(ge=1, le=366 * 86_400_000)]
 Seconds = Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+Url = Annotated[str, Meta(max_length=4096)]
+Name = Annotated[str, Meta(max_length=200, pattern=r"^[A-Za-z0-9._-]*$")]
 
 DATABASE_FILE = "parley.sqlite"
 CONFIG_FILE = "parley.toml"
@@ -153,6 +159,48 @@ class Rates(Struct, frozen=True):
     ] = 60
 
 
+class Store(Struct, frozen=True):
+    """Where everything is kept."""
+
+    url: Annotated[
+        Url,
+        Meta(
+            description="`sqlite:///PATH` or `cassandra://HOST,HOST/KEYSPACE?…`; empty: SQLite in "
+            "the data directory."
+        ),
+    ] = ""
+
+
+class Redis(Struct, frozen=True):
+    """What carries words between nodes, and who is where; wanted with Cassandra only."""
+
+    url: Annotated[
+        Url,
+        Meta(description="`redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`."),
+    ] = ""
+    prefix: Annotated[
+        Name, Meta(description="Begins all names in Redis; each cluster has its own.")
+    ] = "parley"
+
+
+class Cluster(Struct, frozen=True):
+    """This node among others."""
+
+    node: Annotated[Name, Meta(description="Name of this node; empty: the host's name.")] = ""
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=256, description="Processes on this machine, each a node; with Cassandra."),
+    ] = 1
+    lease_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=600_000,
+            description="A node silent for so long has lost its conversations.",
+        ),
+    ] = 10_000
+
+
 class Log(Struct, frozen=True):
     """What is written to standard error."""
 
@@ -182,12 +230,27 @@ class Config(Struct, frozen=True):
     tokens: Tokens = field(default_factory=Tokens)
     passwords: Passwords = field(default_factory=Passwords)
     rates: Rates = field(default_factory=Rates)
+    store: Store = field(default_factory=Store)
+    redis: Redis = field(default_factory=Redis)
+    cluster: Cluster = field(default_factory=Cluster)
     log: Log = field(default_factory=Log)
+
+    @property
+    def backend(self) -> str:
+        """The scheme of the store's URL: `sqlite` or `cassandra`."""
+        return self.store.url.partition("://")[0] or "sqlite"
 
     @property
     def database(self) -> Path:
         """The embedded store's file."""
+        if self.store.url and self.backend == "sqlite":
+            return Path(unquote(self.store.url.removeprefix("sqlite://")))
         return self.data / DATABASE_FILE
+
+    @property
+    def node_name(self) -> str:
+        """What this node is called among others."""
+        return self.cluster.node or socket.gethostname()
 
 
 class Setting(NamedTuple):
@@ -213,6 +276,14 @@ def get(config: Config, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def shown(config: Config, key: str) -> Any:
+    """The value of a dotted key as anybody may see it: without the password of a URL."""
+    value = get(config, key)
+    if key not in URLS:
+        return value
+    return _PASSWORD_IN_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1***@", value))
 
 
 def _leaves(struct: type[Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -244,6 +315,9 @@ def _type_in_words(hint: Any) -> str:
     return "path" if base is Path or set(get_args(base)) == {Path, NoneType} else "string"
 
 
+URLS = frozenset({"store.url", "redis.url"})
+_PASSWORD = re.compile(r"(://[^:@/?]*:).*@")
+_PASSWORD_IN_QUERY = re.compile(r"([?&]password=)[^&#]*", re.IGNORECASE)
 DEFAULTS = Config()
 HINTS = dict(_leaves(Config))
 """The type of every dotted key, for those who convert values."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from broker.config import CONFIG_FILE, DEFAULTS, HINTS, Config, get
+from broker.config import CONFIG_FILE, DEFAULTS, HINTS, Config, get, shown
 
 PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
@@ -88,7 +89,10 @@ def load(
 
 
 def as_toml(loaded: Loaded) -> str:
-    """The whole configuration as TOML that `load` reads back, with the origin of what was given."""
+    """The whole configuration as TOML that `load` reads back, with the origin of what was given.
+
+    Passwords in URLs are not shown: with them, it must be written anew.
+    """
     lines: list[str] = []
     table = ""
     for key in HINTS:
@@ -96,7 +100,7 @@ def as_toml(loaded: Loaded) -> str:
         if head != table:
             lines += ["", f"[{head}]"]
             table = head
-        value = get(loaded.config, key)
+        value = shown(loaded.config, key)
         line = f"{name} = {_toml_value(value)}" if value is not None else f"# {name} is not set"
         origin = loaded.origins.get(key)
         lines.append(f"{line}  # {_printable(origin)}" if origin else line)
@@ -227,7 +231,7 @@ def _contradictions(config: Config, origins: dict[str, str]) -> Iterator[str]:
     """Values that are good alone and wrong together, with the places of both."""
 
     def named(key: str) -> str:
-        return f"{origins.get(key, 'default')} ({key} = {get(config, key)})"
+        return f"{origins.get(key, 'default')} ({key} = {shown(config, key)})"
 
     ascending = (
         ("outbox.soft_bytes", "outbox.high_bytes"),
@@ -242,6 +246,32 @@ def _contradictions(config: Config, origins: dict[str, str]) -> Iterator[str]:
     if (config.tls.cert is None) is not (config.tls.key is None):
         there, missing = ("cert", "key") if config.tls.cert else ("key", "cert")
         yield f"{named(f'tls.{there}')}: tls.{missing} is missing; TLS needs both"
+    yield from (f"{named(key)}: {why}" for key, why in _unsafe(config))
+
+
+def _unsafe(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys, and why the cluster that they would make cannot be safe, or cannot be."""
+    backend = config.backend
+    if backend not in ("sqlite", "cassandra"):
+        yield "store.url", "must begin with sqlite:/// or cassandra://"
+    elif backend == "cassandra":
+        if not config.redis.url:
+            why = "nodes find each other by Redis, and one cannot know that it is the only one"
+            yield "store.url", f"redis.url is missing; {why}"
+    else:
+        if config.store.url and not re.fullmatch(r"sqlite:///[^/?#][^?#]*", config.store.url):
+            yield "store.url", "must be sqlite:/// and an absolute path, as sqlite:///var/lib/x"
+        if config.redis.url:
+            yield "redis.url", "nothing would use it: SQLite is one process's own (see store.url)"
+        if config.cluster.workers > 1:
+            yield (
+                "cluster.workers",
+                "SQLite is one process's own: several need Cassandra (store.url)",
+            )
+    if config.cluster.workers > 1:
+        for key in ("http.port", "tcp.port"):
+            if get(config, key) == 0:
+                yield key, "must be a number: several workers share their ports"
 
 
 def _guess(name: str, known: Iterable[str]) -> str:

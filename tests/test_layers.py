@@ -28,6 +28,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "broker.logs": SETTINGS,
     "broker.names": SHARED,
     "broker.security": SETTINGS | {"broker.wire"},
+    "broker.stores": SHARED | SETTINGS | {"broker.config_sources", "broker.security"},
     "actors": SHARED,
     "broker.metrics": SHARED | {"actors"},
     "broker.listener": SHARED | {"actors", "broker.running"},
@@ -35,7 +36,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "broker.commands": BROKER,
     "api": BROKER | {"broker.commands", "broker.metrics"},
     "broker.app": BROKER
-    | {"api", "broker.commands", "broker.drain", "broker.listener", "broker.metrics"},
+    | {"api", "broker.commands", "broker.drain", "broker.listener", "broker.metrics"}
+    | {"broker.stores"},
     "broker.client": frozenset({"broker.wire"}),
     "broker.replay": frozenset({"broker.client", "broker.wire"}),
     "broker.cli": SHARED
@@ -50,6 +52,7 @@ LAYERS: dict[str, frozenset[str]] = {
         "broker.replay",
         "broker.running",
         "broker.security",
+        "broker.stores",
     },
 }
 """What each layer may import, besides itself. A lower one that needs a higher one is handed it."""

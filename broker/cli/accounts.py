@@ -1,11 +1,12 @@
-"""What an operator does with accounts, on the database itself; it works beside a running broker."""
+"""What an operator does with accounts, on the store itself; it works beside a running broker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 
+from broker import stores
 from broker.cli.failures import Failure
 from broker.config import Config
 from broker.names import check_name
@@ -22,13 +23,24 @@ NAMES_SHOWN = 5
 
 
 def open_store(config: Config, *, create: bool) -> AbstractAsyncContextManager[Store]:
-    """The embedded store of a data directory. Raises `Failure` if there is none to open."""
-    from storage.sqlite import open_sqlite
+    """The store of the settings. Raises `Failure` if it is embedded and there is none to open."""
+    _prepare(config, create=create)
+    return stores.open_store(config)
 
-    if not create and not config.database.exists():
+
+@asynccontextmanager
+async def open_signing(config: Config, *, create: bool) -> AsyncIterator[tuple[Store, bytes]]:
+    """Likewise, with the secret that signs for its users; another than the cluster's is refused."""
+    _prepare(config, create=create)
+    secret = load_secret(config.data)
+    async with stores.open_store(config, secret=secret) as store:
+        yield store, secret
+
+
+def _prepare(config: Config, *, create: bool) -> None:
+    if config.backend == "sqlite" and not create and not config.database.exists():
         raise Failure(f"{config.database} does not exist: no broker has run with this directory")
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return open_sqlite(config.database, exclusive=False)
 
 
 async def accounts(directory: Directory, names: Sequence[str], *, create: bool) -> list[User]:
@@ -64,9 +76,9 @@ async def _create(directory: Directory, names: list[str]) -> dict[str, User]:
     return _by_key(created)
 
 
-def session_tokens(config: Config, users: Sequence[User], ttl: int) -> list[str]:
+def session_tokens(secret: bytes, users: Sequence[User], ttl: int) -> list[str]:
     """A session token for each user, good for `ttl` seconds; each is a session of its own."""
-    tokens = Tokens(load_secret(config.data), ttl)
+    tokens = Tokens(secret, ttl)
     return [tokens.issue(user.id, new_session_id(), user.generation)[0] for user in users]
 
 

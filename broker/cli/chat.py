@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import trio
 
-from broker.cli.accounts import accounts, checked, open_store, session_tokens
+from broker.cli.accounts import accounts, checked, open_signing, session_tokens
 from broker.cli.chat_screen import Pipe, Screen, Terminal
 from broker.cli.chat_session import Chat
 from broker.cli.failures import Failure, only_leaf
@@ -112,12 +112,12 @@ async def _credentials(
 
 async def _own_token(config: Config, name: str, target: Target) -> Callable[[], Awaitable[str]]:
     """Tokens made on the spot, a fresh one for each connection."""
-    async with open_store(config, create=False) as store:
+    async with open_signing(config, create=False) as (store, secret):
         names = [name] if target.user is None else [name, target.user]
         users = await accounts(store, names, create=True)
 
     async def fresh() -> str:
-        return session_tokens(config, users[:1], TOKEN_TTL_S)[0]
+        return session_tokens(secret, users[:1], TOKEN_TTL_S)[0]
 
     return fresh
 

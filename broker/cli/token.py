@@ -7,7 +7,7 @@ import sys
 import click
 import trio
 
-from broker.cli.accounts import accounts, open_store, session_tokens
+from broker.cli.accounts import accounts, open_signing, session_tokens
 from broker.cli.failures import Failure
 from broker.cli.options import duration, with_config
 from broker.config import Config
@@ -36,9 +36,9 @@ def command(loaded: Loaded, create: bool, ttl: int, names: tuple[str, ...]) -> N
 
 
 async def _tokens(config: Config, names: list[str], create: bool, ttl: int) -> list[str]:
-    async with open_store(config, create=create) as store:
+    async with open_signing(config, create=create) as (store, secret):
         users = await accounts(store, names, create=create)
-    return session_tokens(config, users, ttl)
+    return session_tokens(secret, users, ttl)
 
 
 def _from_stdin() -> list[str]:

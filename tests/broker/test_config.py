@@ -178,6 +178,71 @@ def test_values_that_contradict_each_other_are_refused_with_both_names(
     assert f"--set {next(iter(flags))}" in problem
 
 
+CASSANDRA = {"store.url": "cassandra://a,b/parley"}
+REDIS = {"redis.url": "redis://c"}
+TWO = {"cluster.workers": "2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "blamed"),
+    [
+        ({"store.url": "postgres://a/b"}, "store.url"),
+        ({"store.url": "parley.sqlite"}, "store.url"),
+        ({"store.url": "sqlite://parley.sqlite"}, "store.url"),
+        ({"store.url": "sqlite:///"}, "store.url"),
+        ({"store.url": "sqlite:////a"}, "store.url"),
+        ({"store.url": "sqlite:///a?b"}, "store.url"),
+        (CASSANDRA, "redis.url"),
+        (REDIS, "redis.url"),
+        (TWO, "cluster.workers"),
+        (CASSANDRA | REDIS | TWO | {"http.port": "0"}, "http.port"),
+        (CASSANDRA | REDIS | TWO | {"tcp.port": "0"}, "tcp.port"),
+    ],
+)
+def test_a_cluster_that_cannot_be_safe_is_refused(flags: dict[str, str], blamed: str) -> None:
+    (problem,) = problems_of(flags=[(key, value, f"--set {key}") for key, value in flags.items()])
+
+    assert blamed in problem
+    assert "--set " in problem
+
+
+@pytest.mark.parametrize("more", [{}, TWO, {"http.port": "0", "tcp.port": "0"}])
+def test_with_both_stores_any_number_of_workers_is_well(more: dict[str, str]) -> None:
+    flags = CASSANDRA | REDIS | more
+
+    config = load(flags=[(key, value, "--set") for key, value in flags.items()]).config
+
+    assert config.backend == "cassandra"
+
+
+def test_the_embedded_store_is_where_its_url_says(tmp_path: Path) -> None:
+    assert Config(data=tmp_path).database == tmp_path / "parley.sqlite"
+    config = load(flags=[("store.url", "sqlite:///var/lib/a%20b", "--set")]).config
+    assert (config.backend, config.database) == ("sqlite", Path("/var/lib/a b"))
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("redis://:hunter2@h:1/0", "redis://:***@h:1/0"),
+        ("rediss://u:hunt/er2@h", "rediss://u:***@h"),
+        ("redis://u:hunt@er2@h,g", "redis://u:***@h,g"),
+        ("redis://h/0?db=1&password=hunter2&ca=x", "redis://h/0?db=1&password=***&ca=x"),
+        ("redis+sentinel://a:1,b:2/s", "redis+sentinel://a:1,b:2/s"),
+        ("redis://h?password_file=/x", "redis://h?password_file=/x"),
+    ],
+)
+def test_a_password_in_a_url_is_never_shown(given: str, seen: str) -> None:
+    flags = [("redis.url", given, "--set redis.url")]
+
+    (problem,) = problems_of(flags=flags)
+    text = as_toml(load(flags=[*flags, ("store.url", "cassandra://a/b", "--set store.url")]))
+
+    assert seen in problem
+    assert f'url = "{seen}"  # --set redis.url\n' in text
+    assert "er2" not in problem + text
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

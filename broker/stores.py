@@ -1,0 +1,120 @@
+"""Opening what the settings name: the store, and with Cassandra what the nodes of a cluster share.
+
+Combinations that cannot be safe were refused with the configuration; here it is refused what only
+the stores themselves can tell. Runs nothing of its own; no URL gets into a message or a log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.config import Config
+from broker.config_sources import ConfigError
+from broker.security.secret import SECRET_FILE, SecretError
+from storage.interfaces import Store
+from storage.shared import Bus, Ephemeral, Leases, PresenceStore
+
+if TYPE_CHECKING:
+    from storage.cassandra import CassandraStore
+    from storage.cassandra.settings import CassandraSettings
+
+SECRET_NAME = "secret"
+"""Under which the nodes agree on a fingerprint of what signs their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All that a node works on. The last four are None where the broker is one process."""
+
+    store: Store
+    leases: Leases | None = None
+    presence: PresenceStore | None = None
+    bus: Bus | None = None
+    ephemeral: Ephemeral | None = None
+
+
+@asynccontextmanager
+async def open_stores(config: Config, *, incarnation: str, secret: bytes) -> AsyncIterator[Stores]:
+    """Everything that a node named `incarnation` serves from, for the length of a block.
+
+    A SQLite file is this process's alone. Raises `ConfigError` for a URL that is none,
+    `SecretError` if the cluster signs with another secret, and `StoreError` or `OSError` if
+    something cannot be opened.
+    """
+    if config.backend == "sqlite":
+        from storage.sqlite import open_sqlite
+
+        async with open_sqlite(config.database, exclusive=True) as store:
+            yield Stores(store)
+        return
+    from storage.redis import open_redis
+
+    async with _open_cassandra(config) as store:
+        await check_secret(store, secret)
+        try:
+            shared = open_redis(config.redis.url, inbox=incarnation, prefix=config.redis.prefix)
+        except ValueError as error:
+            raise ConfigError([f"redis.url: {error}"]) from None
+        async with shared as redis:
+            await redis.ping()
+            yield Stores(store, store, redis.presence, redis.bus, redis.ephemeral)
+
+
+@asynccontextmanager
+async def open_store(config: Config, *, secret: bytes | None = None) -> AsyncIterator[Store]:
+    """The store alone, beside whatever runs on it. Raises as `open_stores` does.
+
+    With `secret`, it must be the one that the nodes sign with.
+    """
+    if config.backend == "sqlite":
+        from storage.sqlite import open_sqlite
+
+        async with open_sqlite(config.database, exclusive=False) as embedded:
+            yield embedded
+        return
+    async with _open_cassandra(config) as store:
+        if secret is not None:
+            await check_secret(store, secret)
+        yield store
+
+
+def open_leases(config: Config) -> AbstractAsyncContextManager[Leases]:
+    """What a cluster knows of its nodes. Raises `ConfigError` where there can be no cluster."""
+    if config.backend == "sqlite":
+        raise ConfigError(["store.url: SQLite is one process's own, so there is no cluster"])
+    return _open_cassandra(config)
+
+
+def cassandra_settings(config: Config) -> CassandraSettings:
+    """The store's URL, read. Raises `ConfigError`."""
+    from storage.cassandra.settings import parse_url
+
+    if config.backend != "cassandra":
+        raise ConfigError(["store.url: no cassandra:// is named; SQLite needs no preparation"])
+    try:
+        return parse_url(config.store.url)
+    except ValueError as error:
+        raise ConfigError([f"store.url: {error}"]) from None
+
+
+async def check_secret(leases: Leases, secret: bytes) -> None:
+    """Let the first node's secret be that of all. Raises `SecretError` if ours is another one.
+
+    What is kept is a SHA-256 of 256 random bits or more, from which nobody gets them back.
+    """
+    ours = hashlib.sha256(b"parley " + secret).hexdigest()
+    if await leases.agree(SECRET_NAME, ours) != ours:
+        raise SecretError(
+            f"the nodes of this cluster sign with another secret: copy `{SECRET_FILE}` from the "
+            "data directory of one of them"
+        )
+
+
+def _open_cassandra(config: Config) -> AbstractAsyncContextManager[CassandraStore]:
+    from storage.cassandra import open_cassandra
+
+    return open_cassandra(cassandra_settings(config))
