@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from storage.memory import MemoryEphemeral, MemoryLeases, MemoryNetwork, MemoryPresence
+from storage.redis import open_redis
 from storage.shared import Bus, Ephemeral, Leases, PresenceStore
 
 
@@ -57,11 +59,27 @@ async def _memory(_: pytest.FixtureRequest) -> AsyncIterator[Shared]:
 
 
 @asynccontextmanager
+async def _redis(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
+    url, prefix = request.getfixturevalue("redis_url"), f"test-{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+
+        async def bus(inbox: str) -> Bus:
+            opened = open_redis(url, inbox=inbox, prefix=prefix)
+            return (await stack.enter_async_context(opened)).bus
+
+        async def passing(ms: int) -> None:
+            await trio.sleep(ms / 1000)
+
+        node = await stack.enter_async_context(open_redis(url, inbox="node", prefix=prefix))
+        yield Shared(node.presence, node.ephemeral, bus, passing)
+
+
+@asynccontextmanager
 async def _memory_leases(_: pytest.FixtureRequest) -> AsyncIterator[Leases]:
     yield MemoryLeases()
 
 
-SHARED: dict[str, Opening] = {"memory": _memory}
+SHARED: dict[str, Opening] = {"memory": _memory, "redis": _redis}
 LEASES: dict[str, LeasesOpening] = {"memory": _memory_leases}
 
 
