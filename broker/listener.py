@@ -52,9 +52,10 @@ FAILED_IN_THE_BACKLOG = frozenset(
 """What accept(2) reports of the one connection that it takes from the queue; the next may do."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Listening sockets for every address of `host`, all on one port.
 
+    A `shared` port may be bound by other processes of ours too: each gets its part of what comes.
     Raises `OSError`, with the address in the place of a file's name.
     """
     sockets: list[socket.socket] = []
@@ -63,7 +64,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         for family, kind, proto, _, address in dict.fromkeys(found):
             # Further addresses share the port that the first was given.
             at = (address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:])
-            sockets.append(_listening(socket.socket(family, kind, proto), at))
+            sockets.append(_listening(socket.socket(family, kind, proto), at, shared))
     except OSError as error:
         for sock in sockets:
             sock.close()
@@ -72,10 +73,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _listening(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
+def _listening(sock: socket.socket, address: tuple[object, ...], shared: bool) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Accepted sockets inherit it, which saves a call for each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sock.family == socket.AF_INET6:

@@ -7,24 +7,27 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import click
 import trio
+from msgspec.structs import replace
 
 from broker import logs
 from broker.cli.failures import Failure
 from broker.cli.options import Flag, with_config
 from broker.config import Config
 from broker.config_sources import Loaded
-from broker.running import Running, reachable
+from broker.running import Address, Running, reachable
 
 FLAGS = (
     Flag("--http", ("http.host", "http.port"), "HOST:PORT", "HTTP and WebSocket. [127.0.0.1:7400]"),
     Flag("--tcp", ("tcp.host", "tcp.port"), "HOST:PORT", "TCP clients. [127.0.0.1:7440]"),
     Flag("--tls-cert", ("tls.cert",), "FILE", "Certificate chain (PEM): TLS on both ports."),
     Flag("--tls-key", ("tls.key",), "FILE", "Its private key (PEM)."),
+    Flag("--workers", ("cluster.workers",), "N", "Processes, each a node; with Cassandra. [1]"),
     Flag("--max-connections", ("connections.max",), "N", "Connections at once."),
     Flag("--log-level", ("log.level",), "LEVEL", "debug, info, warning or error."),
     Flag("--log-format", ("log.format",), "FORMAT", "human or json."),
@@ -33,18 +36,53 @@ FLAGS = (
 
 @click.command("serve", short_help="Run the broker.")
 @with_config(*FLAGS)
-def command(loaded: Loaded) -> None:
+@click.option("--worker", type=int, hidden=True)
+def command(loaded: Loaded, worker: int | None) -> None:
     """Run the broker until Ctrl-C or SIGTERM; a second signal stops without a drain.
 
     The data directory and its secret are made on the first start. Port 0 takes a free port; the
     real addresses are printed. All settings: `parley config show`.
     """
-    logs.configure(loaded.config.log)
-    if not trio.run(_serve, loaded.config):
+    config = loaded.config
+    logs.configure(config.log)
+    if worker is not None:
+        in_order = trio.run(_serve, config_of_worker(config, worker), True)
+    elif config.cluster.workers > 1:
+        in_order = _serve_by_workers(config)
+    else:
+        in_order = trio.run(_serve, config)
+    if not in_order:
         raise Failure("stopped without a drain")
 
 
-async def _serve(config: Config) -> bool:
+def config_of_worker(config: Config, number: int) -> Config:
+    """The configuration of one worker: a node of its own name."""
+    name = f"{config.node_name}-{number}"
+    return replace(config, cluster=replace(config.cluster, node=name))
+
+
+def _serve_by_workers(config: Config) -> bool:
+    from broker.cli.workers import check_ports, supervise, worker_command
+
+    check_ports(config)
+    own = [sys.executable, *(sys.argv if _is_installed() else ["-m", "broker.cli", *sys.argv[1:]])]
+    commands = {
+        config_of_worker(config, number).node_name: worker_command(own, number)
+        for number in range(1, config.cluster.workers + 1)
+    }
+    running = Running(
+        http=Address(config.http.host, config.http.port),
+        tcp=Address(config.tcp.host, config.tcp.port),
+        stop=lambda: None,
+    )
+
+    def greet() -> None:
+        click.echo(_greeting(config, running))
+
+    return trio.run(partial(supervise, commands, on_ready=greet))
+
+
+async def _serve(config: Config, as_worker: bool = False) -> bool:
     """Run to the end; whether it was an orderly one."""
     from broker.app import run
 
@@ -55,7 +93,11 @@ async def _serve(config: Config) -> bool:
                 outer.start_soon(stop.on_signals, signals)
                 running: Running = await nursery.start(run, config)
                 stop.running = running
-                click.echo(_greeting(config, running))
+                if as_worker:
+                    outer.start_soon(stop.when_orphaned)
+                    click.echo("ready")
+                else:
+                    click.echo(_greeting(config, running))
             outer.cancel_scope.cancel()
     return not stop.at_once
 
@@ -79,6 +121,12 @@ class _Stop:
                 self.at_once = self._draining
                 self._scope.cancel()
 
+    async def when_orphaned(self) -> None:
+        """Drain a worker whose parent is gone: its standard input ends with it."""
+        assert self.running is not None
+        await trio.lowlevel.wait_readable(sys.stdin)
+        self.running.stop()
+
 
 def _greeting(config: Config, running: Running) -> str:
     secure = "s" if config.tls.cert else ""
@@ -92,6 +140,7 @@ def _greeting(config: Config, running: Running) -> str:
             f"  HTTP       http{secure}://{http}",
             f"  WebSocket  {url}",
             f"  TCP        {tcp}{' (TLS)' if secure else ''}",
+            *([f"  Workers    {workers}"] if (workers := config.cluster.workers) > 1 else []),
             f"To chat, in two other terminals{own_ca}:",
             f"  {chat} alice",
             f"  {chat} bob",
@@ -103,6 +152,11 @@ def _greeting(config: Config, running: Running) -> str:
 def _own_name() -> str:
     """How this command was called, to be copied from the screen."""
     called = Path(sys.argv[0])
-    if called.name != "parley":
+    if not _is_installed():
         return f"{shlex.quote(os.path.relpath(sys.executable))} -m broker.cli"
     return shlex.quote(min(str(called), os.path.relpath(called), key=len))
+
+
+def _is_installed() -> bool:
+    """Whether this was called as `parley`, and not by `python -m`."""
+    return Path(sys.argv[0]).name == "parley"

@@ -31,6 +31,16 @@ def test_a_port_in_use_is_named() -> None:
     assert caught.value.filename == f"127.0.0.1:{port}"
 
 
+def test_a_port_is_shared_by_those_who_all_say_so() -> None:
+    (first,) = bind("127.0.0.1", 0, shared=True)
+    port = first.getsockname()[1]
+    with first:
+        (second,) = bind("127.0.0.1", port, shared=True)
+        second.close()
+        with pytest.raises(OSError, match="in use"):
+            bind("127.0.0.1", port)
+
+
 def test_an_address_that_is_nobodys_is_named() -> None:
     with pytest.raises(OSError, match=r"203\.0\.113\.7:0"):
         bind("203.0.113.7", 0)

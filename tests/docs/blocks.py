@@ -122,7 +122,7 @@ def cli(*path: str) -> str:
         found = command.get_command(context, name)
         assert found is not None, f"parley {' '.join(path)}"
         command, context = found, click.Context(found, info_name=name, parent=context)
-    options = [p for p in command.params if isinstance(p, click.Option)]
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     arguments = [p.make_metavar(context) for p in command.params if isinstance(p, click.Argument)]
     usage = " ".join(["parley", *path, *(["[OPTIONS]"] if options else []), *arguments])
     rows = [[f"`{_option(each)}`", _escaped(_meaning(each))] for each in options]
