@@ -31,17 +31,22 @@ class MemoryLeases:
         self._slots = [SlotRecord(slot) for slot in range(SLOTS)]
         self._agreed: dict[str, str] = {}
 
-    async def beat(self, record: NodeRecord) -> None:
+    async def beat(self, record: NodeRecord) -> bool:
         await trio.lowlevel.checkpoint()
+        if self._beat_of(record.incarnation) != record.beat - 1:
+            return False
         self._nodes[record.incarnation] = copy(record)
+        return True
 
     async def nodes(self) -> list[NodeRecord]:
         await trio.lowlevel.checkpoint()
         return [copy(record) for record in self._nodes.values()]
 
-    async def leave(self, incarnation: str) -> None:
+    async def remove(self, incarnation: str, beat: int) -> bool:
         await trio.lowlevel.checkpoint()
-        self._nodes.pop(incarnation, None)
+        if self._beat_of(incarnation) == beat:
+            del self._nodes[incarnation]
+        return incarnation not in self._nodes
 
     async def slots(self) -> list[SlotRecord]:
         await trio.lowlevel.checkpoint()
@@ -57,6 +62,11 @@ class MemoryLeases:
     async def agree(self, name: str, value: str) -> str:
         await trio.lowlevel.checkpoint()
         return self._agreed.setdefault(name, value)
+
+    def _beat_of(self, incarnation: str) -> int:
+        """The beat that is kept; 0 where none is."""
+        record = self._nodes.get(incarnation)
+        return 0 if record is None else record.beat
 
 
 class MemoryPresence:

@@ -10,13 +10,13 @@ from storage.records import NodeRecord, SlotRecord
 from storage.shared import Leases
 
 
-async def test_a_node_is_seen_as_it_was_last_written_and_no_more_once_it_left(
+async def test_a_node_is_seen_as_it_was_last_written_and_no_more_once_it_is_removed(
     leases: Leases,
 ) -> None:
     first = NodeRecord(
         node="a",
         incarnation="a1",
-        beat=1,
+        inbox="i1",
         draining=True,
         http="http://10.0.0.1:80",
         tcp="10.0.0.1:81",
@@ -26,26 +26,61 @@ async def test_a_node_is_seen_as_it_was_last_written_and_no_more_once_it_left(
         lag_ms=4,
     )
     other = NodeRecord(node="b", incarnation="b1")
-    await leases.beat(first)
-    await leases.beat(other)
+    assert await leases.beat(first)
+    assert await leases.beat(other)
     assert sorted(await leases.nodes(), key=lambda record: record.node) == [first, other]
 
     second = NodeRecord(node="a", incarnation="a1", beat=2)
-    await leases.beat(second)
-    await leases.leave("b1")
+    assert await leases.beat(second)
+    assert await leases.remove("b1", 1)
     assert await leases.nodes() == [second]
-    await leases.leave("b1")
-    await leases.leave("a1")
+    assert await leases.remove("b1", 1), "it is not there, whoever did it"
+    assert await leases.remove("a1", 2)
     assert await leases.nodes() == []
+
+
+async def test_a_node_that_was_removed_can_never_beat_again(leases: Leases) -> None:
+    assert await leases.beat(NodeRecord(node="a", incarnation="a1"))
+    assert await leases.remove("a1", 1)
+    assert not await leases.beat(NodeRecord(node="a", incarnation="a1", beat=2))
+    assert await leases.nodes() == []
+
+
+async def test_a_node_that_has_beaten_since_one_looked_is_not_removed(leases: Leases) -> None:
+    assert await leases.beat(NodeRecord(node="a", incarnation="a1"))
+    assert await leases.beat(NodeRecord(node="a", incarnation="a1", beat=2))
+    assert not await leases.remove("a1", 1)
+    assert not await leases.beat(NodeRecord(node="a", incarnation="a1", beat=2)), "said twice"
+    assert await leases.beat(NodeRecord(node="a", incarnation="a1", beat=3))
+
+
+async def test_of_one_that_beats_and_one_that_removes_exactly_one_has_its_way(
+    leases: Leases,
+) -> None:
+    for number in range(5):
+        name = f"a{number}"
+        won: list[bool] = []
+
+        async def beat(name: str = name, won: list[bool] = won) -> None:
+            won.append(await leases.beat(NodeRecord(node="a", incarnation=name, beat=2)))
+
+        async def remove(name: str = name, won: list[bool] = won) -> None:
+            won.append(await leases.remove(name, 1))
+
+        assert await leases.beat(NodeRecord(node="a", incarnation=name))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beat)
+            nursery.start_soon(remove)
+        assert sorted(won) == [False, True]
 
 
 async def test_a_node_that_was_started_again_is_another_one_until_its_last_life_is_removed(
     leases: Leases,
 ) -> None:
-    await leases.beat(NodeRecord(node="a", incarnation="a1", beat=9))
-    await leases.beat(NodeRecord(node="a", incarnation="a2", beat=1))
+    assert await leases.beat(NodeRecord(node="a", incarnation="a1"))
+    assert await leases.beat(NodeRecord(node="a", incarnation="a2"))
     assert {record.incarnation for record in await leases.nodes()} == {"a1", "a2"}
-    await leases.leave("a1")
+    assert await leases.remove("a1", 1)
     assert [record.incarnation for record in await leases.nodes()] == ["a2"]
 
 
