@@ -187,7 +187,7 @@ class RedisBus:
             kind, channel, payload = answer
             if channel == self._inbox and kind in self._names.messages:
                 sender, number = payload[:SENDER_BYTES], payload[SENDER_BYTES:HEADER_BYTES]
-                if number > last.get(sender, b""):
+                if len(payload) >= HEADER_BYTES and number > last.get(sender, b""):
                     if sender not in last and len(last) >= SENDERS_MAX:
                         del last[next(iter(last))]
                     last[sender] = number
@@ -195,6 +195,7 @@ class RedisBus:
                 else:
                     self._late += 1
             elif kind in self._names.ended:
+                self._hand_over(messages)
                 raise Unavailable("the slot of the inbox has moved")
         if messages:
             self._hand_over(messages)
@@ -202,13 +203,14 @@ class RedisBus:
     def _hand_over(self, messages: list[bytes]) -> None:
         size = sum(map(len, messages))
         with self._lock:
-            if fits := self._waiting_bytes + size <= INBOX_MAX_BYTES:
-                self._waiting += messages
-                self._waiting_bytes += size
-        if not fits:
-            self._dropped += len(messages)
-            self._interruptions += 1
-            return
+            room = INBOX_MAX_BYTES - self._waiting_bytes
+            if size > room:
+                came = len(messages)
+                messages, size = _as_many_as_fit(messages, room)
+                self._dropped += came - len(messages)
+                self._interruptions += 1
+            self._waiting += messages
+            self._waiting_bytes += size
         self._received += len(messages)
         self._received_bytes += size
         # The loop may have ended before this daemon: then nobody receives.
@@ -217,6 +219,16 @@ class RedisBus:
 
     def _arrived(self) -> None:
         self._arrival.set()
+
+
+def _as_many_as_fit(messages: list[bytes], room: int) -> tuple[list[bytes], int]:
+    """The first of these, and how many bytes they have."""
+    size = 0
+    for index, message in enumerate(messages):
+        if size + len(message) > room:
+            return messages[:index], size
+        size += len(message)
+    return messages, size
 
 
 class ChannelNames:

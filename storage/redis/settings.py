@@ -157,4 +157,3 @@ def _tls(options: dict[str, str], *, wanted: bool) -> ssl.SSLContext | None:
     except OSError as error:
         raise ValueError(f"a TLS file for Redis cannot be used: {error}") from None
     return context
-
