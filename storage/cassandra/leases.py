@@ -1,0 +1,129 @@
+"""`storage.shared.Leases`: nodes and slots by conditional writes, each in a partition of its own.
+
+A conditional write whose answer is lost is never sent again; it is looked up by a read that also
+settles whatever such writes have begun, and told by what is there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+from storage.cassandra.bridge import Bridge
+from storage.cassandra.connection import CONDITIONAL, EXACT, READ
+from storage.cassandra.known import Knowledge
+from storage.cassandra.statements import NODE_CHANGING, NODE_FIELDS, Statements
+from storage.errors import Unavailable
+from storage.names import SLOTS
+from storage.records import NodeRecord, SlotRecord
+
+CLAIMS_AT_ONCE = 32
+"""Slots that are claimed at once; the others wait, as conditional writes are heavy."""
+
+
+class CassandraLeases:
+    """See `storage.shared.Leases`."""
+
+    def __init__(self, bridge: Bridge, statements: Statements, known: Knowledge) -> None:
+        self._bridge = bridge
+        self._bind = statements.bind
+        self._known = known
+
+    async def beat(self, record: NodeRecord) -> bool:
+        """See `Leases.beat`."""
+        self._known.shared = True
+        if record.beat == 1:
+            values = [getattr(record, name) for name in NODE_FIELDS]
+            write = self._bind("first_beat", *values)
+        else:
+            values = [getattr(record, name) for name in NODE_CHANGING]
+            write = self._bind("next_beat", *values, record.incarnation, record.beat - 1)
+        if await self._applied(write):
+            return True
+        return await self._beat_of(record.incarnation) == record.beat
+
+    async def nodes(self) -> list[NodeRecord]:
+        """See `Leases.nodes`."""
+        rows = await self._bridge.one(self._bind("nodes"), READ)
+        return [
+            NodeRecord(**dict(zip(NODE_FIELDS, row, strict=True)))
+            for row in rows
+            if all(value is not None for value in row)
+        ]
+
+    async def remove(self, incarnation: str, beat: int) -> bool:
+        """See `Leases.remove`."""
+        if await self._applied(self._bind("remove_node", incarnation, beat)):
+            return True
+        return await self._beat_of(incarnation) is None
+
+    async def slots(self) -> list[SlotRecord]:
+        """See `Leases.slots`."""
+        rows = await self._bridge.one(self._bind("slots"), READ)
+        found = {slot: SlotRecord(slot, owner or "", epoch) for slot, owner, epoch in rows if epoch}
+        return [found.get(slot) or SlotRecord(slot) for slot in range(SLOTS)]
+
+    async def claim(self, wanted: Sequence[SlotRecord]) -> list[SlotRecord]:
+        """See `Leases.claim`."""
+        self._known.shared = True
+        found: list[SlotRecord] = []
+        for start in range(0, len(wanted), CLAIMS_AT_ONCE):
+            found += await self._claim(wanted[start : start + CLAIMS_AT_ONCE])
+        await trio.lowlevel.checkpoint()
+        return found
+
+    async def _claim(self, wanted: Sequence[SlotRecord]) -> list[SlotRecord]:
+        writes = [
+            self._bind("first_claim", slot.slot, slot.owner, 1)
+            if slot.epoch == 1
+            else self._bind("next_claim", slot.owner, slot.epoch, slot.slot, slot.epoch - 1)
+            for slot in wanted
+        ]
+        try:
+            answers = await self._bridge.all(writes, CONDITIONAL)
+        except Unavailable as error:
+            if error.applied is False:
+                raise
+            return await self._look(wanted)
+        return [
+            slot if rows[0]["applied"] else _record(slot.slot, rows[0])
+            for slot, rows in zip(wanted, answers, strict=True)
+        ]
+
+    async def _look(self, wanted: Sequence[SlotRecord]) -> list[SlotRecord]:
+        asked = [self._bind("slot", slot.slot) for slot in wanted]
+        answers = await self._bridge.all(asked, EXACT)
+        return [
+            SlotRecord(slot.slot, *rows[0]) if rows else SlotRecord(slot.slot)
+            for slot, rows in zip(wanted, answers, strict=True)
+        ]
+
+    async def agree(self, name: str, value: str) -> str:
+        """See `Leases.agree`."""
+        if await self._applied(self._bind("agree", name, value)):
+            return value
+        rows = await self._bridge.one(self._bind("agreed", name), EXACT)
+        if not rows:
+            raise Unavailable(f"Cassandra: nothing is kept under {name}", applied=None)
+        return str(rows[0][0])
+
+    async def _applied(self, write: Any) -> bool:
+        """Whether it surely was; where it is False, look."""
+        try:
+            (answer,) = await self._bridge.one(write, CONDITIONAL)
+        except Unavailable as error:
+            if error.applied is False:
+                raise
+            return False
+        return bool(answer["applied"])
+
+    async def _beat_of(self, incarnation: str) -> int | None:
+        rows = await self._bridge.one(self._bind("node", incarnation), EXACT)
+        return rows[0][0] if rows else None
+
+
+def _record(slot: int, row: dict[str, Any]) -> SlotRecord:
+    epoch = row.get("epoch")
+    return SlotRecord(slot, row.get("owner") or "", epoch) if epoch else SlotRecord(slot)
