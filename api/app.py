@@ -91,6 +91,10 @@ def _monitor(monitor: Monitor) -> list[Entry]:
             monitor.guarded(monitor.system),
         ),
         Entry(
+            Operation("GET", "/api/monitor/cluster", "Nodes, slots and lag.", operator=True),
+            monitor.guarded(monitor.cluster),
+        ),
+        Entry(
             Operation("GET", "/api/monitor/connections", "Connections.", query=Page, operator=True),
             monitor.guarded(monitor.connections),
         ),

@@ -179,7 +179,7 @@ class Redis(Struct, frozen=True):
         Meta(description="`redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://`."),
     ] = ""
     prefix: Annotated[
-        Name, Meta(description="Begins all names in Redis; each cluster has its own.")
+        Name, Meta(min_length=1, description="Begins all names in Redis; each cluster has its own.")
     ] = "parley"
 
 

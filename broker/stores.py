@@ -53,13 +53,11 @@ async def open_stores(config: Config, *, incarnation: str, secret: bytes) -> Asy
         return
     from storage.redis import open_redis
 
+    _check_redis(config)
     async with _open_cassandra(config) as store:
         await check_secret(store, secret)
-        try:
-            shared = open_redis(config.redis.url, inbox=incarnation, prefix=config.redis.prefix)
-        except ValueError as error:
-            raise ConfigError([f"redis.url: {error}"]) from None
-        async with shared as redis:
+        url, prefix = config.redis.url, config.redis.prefix
+        async with open_redis(url, inbox=incarnation, prefix=prefix) as redis:
             await redis.ping()
             yield Stores(store, store, redis.presence, redis.bus, redis.ephemeral)
 
@@ -118,3 +116,12 @@ def _open_cassandra(config: Config) -> AbstractAsyncContextManager[CassandraStor
     from storage.cassandra import open_cassandra
 
     return open_cassandra(cassandra_settings(config))
+
+
+def _check_redis(config: Config) -> None:
+    from storage.redis.settings import parse_url
+
+    try:
+        parse_url(config.redis.url)
+    except ValueError as error:
+        raise ConfigError([f"redis.url: {error}"]) from None

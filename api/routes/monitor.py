@@ -80,6 +80,11 @@ class Monitor:
             }
         )
 
+    async def cluster(self, request: Request) -> Response:
+        """What this node knows of the cluster that it is in."""
+        cluster = self._node.cluster
+        return Json({"clustered": False} if cluster is None else cluster.status())
+
     async def connections(self, request: Request) -> Response:
         """A page of the connections, by their number in this process."""
         page = _page(request)

@@ -23,6 +23,8 @@ COMMANDS = {
     "chat": ("broker.cli.chat", "Chat in the terminal."),
     "user": ("broker.cli.user", "Add and list users, set passwords."),
     "token": ("broker.cli.token", "Print session tokens for users."),
+    "schema": ("broker.cli.schema", "Make and show the tables in Cassandra."),
+    "cluster": ("broker.cli.cluster", "Look at the nodes of a cluster."),
     "config": ("broker.cli.config", "Show the effective configuration."),
     "replay": ("broker.cli.replay", "Replay chat logs through a broker and prove the result."),
     "bench": ("broker.cli.bench", "Measure the broker against targets and baselines."),

@@ -148,7 +148,9 @@ async def test_metrics_count_what_happens(broker: Broker, http: httpx.AsyncClien
     assert any(line.startswith("process_cpu_seconds_total ") for line in lines)
 
 
-@pytest.mark.parametrize("path", ["/api/monitor/system", "/api/monitor/connections"])
+@pytest.mark.parametrize(
+    "path", ["/api/monitor/system", "/api/monitor/cluster", "/api/monitor/connections"]
+)
 @pytest.mark.parametrize("token", [None, "", "x", "Bearer", "Bearer ünsafe"])
 async def test_only_the_operator_looks_inside(
     http: httpx.AsyncClient, path: str, token: str | None
@@ -167,6 +169,11 @@ async def test_the_operator_sees_the_system(broker: Broker, http: httpx.AsyncCli
     assert seen["counters"]["logins"] == 1
     assert seen["memory_bytes"] > 1_000_000
     await alice.aclose()
+
+
+async def test_a_broker_alone_is_in_no_cluster(http: httpx.AsyncClient) -> None:
+    seen = await http.get("/api/monitor/cluster", headers=OPERATORS)
+    assert (seen.status_code, seen.json()) == (200, {"clustered": False})
 
 
 async def test_the_operator_pages_through_connections(

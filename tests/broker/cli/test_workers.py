@@ -74,7 +74,7 @@ async def lines(told: Path, count: int) -> list[str]:
     """What a worker has noted, when it is that much."""
     file = trio.Path(told)
     said: list[str] = []
-    while len(said) < count:  # noqa: ASYNC110 - another process writes it, and tells nobody
+    while len(said) < count:
         await trio.sleep(POLL_S)
         said = (await file.read_text()).split() if await file.exists() else []
     return said
