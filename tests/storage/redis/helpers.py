@@ -68,6 +68,10 @@ class Door:
     def open(self) -> None:
         self._open.set()
 
+    def shut(self) -> None:
+        self._reached.clear()
+        self._open.clear()
+
     async def reached(self) -> None:
         await trio.to_thread.run_sync(self._reached.wait)
 

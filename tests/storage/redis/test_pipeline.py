@@ -86,6 +86,19 @@ async def test_a_full_queue_refuses_and_recovers(server: Redis) -> None:
             assert statistics.refused >= 3
 
 
+async def test_beats_do_not_count(server: Redis) -> None:
+    door = Door()
+    door.open()
+    with patch("storage.redis.pipeline.WAITING_MAX_COMMANDS", 5):
+        async with open_pipeline(server.url, door) as pipeline:
+            for _ in range(20):
+                pipeline.beat((b"INCR", b"beats"))
+            assert await pipeline.run([(b"GET", b"beats")]) == [b"20"]
+            door.shut()
+            accepted = [pipeline.post((b"INCR", b"n"), 0) for _ in range(20)]
+            assert accepted.count(True) == 5
+
+
 async def test_who_gives_up_takes_nothing_from_the_others(server: Redis) -> None:
     door = Door()
     got: list[Answer] = []
@@ -97,8 +110,8 @@ async def test_who_gives_up_takes_nothing_from_the_others(server: Redis) -> None
         nursery.start_soon(echo, pipeline, b"first")
         await door.reached()
         async with trio.open_nursery() as hasty:
-            for number in range(20):
-                hasty.start_soon(echo, pipeline, b"given up %d" % number)
+            for _ in range(20):
+                hasty.start_soon(pipeline.run, [(b"INCR", b"given up")])
             nursery.start_soon(echo, pipeline, b"second")
             await wait_all_tasks_blocked()
             hasty.cancel_scope.cancel()
@@ -106,6 +119,7 @@ async def test_who_gives_up_takes_nothing_from_the_others(server: Redis) -> None
         await wait_all_tasks_blocked()
         door.open()
     assert sorted(got) == [b"first", b"second", b"third"]
+    assert ask(server.url, "GET", "given up") is None, "it was not yet sent, so it never was"
     assert pipeline.statistics().waiting_commands == 0
 
 

@@ -60,12 +60,22 @@ async def test_after_an_interruption_all_is_written_again(server: Redis) -> None
 
 async def test_an_answer_that_nobody_heard_does_not_count(server: Redis) -> None:
     door = Door()
+    door.open()
     async with open_presence(server, door=door) as presence:
+        assert not await presence.keep_alive("a", LONG_MS)
+        assert await presence.keep_alive("a", LONG_MS)
+        ask(server.url, "FLUSHALL")
+        door.shut()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(presence.keep_alive, "a", LONG_MS)
             await door.reached()
             nursery.cancel_scope.cancel()
         door.open()
+
+        async def written() -> bool:
+            return bool(ask(server.url, "EXISTS", "parley:n:a"))
+
+        await until(written)
         assert not await presence.keep_alive("a", LONG_MS), "the key is there, the entries are not"
         assert await presence.keep_alive("a", LONG_MS)
 

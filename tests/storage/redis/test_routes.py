@@ -136,6 +136,40 @@ async def test_what_no_sentinel_knows_is_unavailable(three: Watched) -> None:
             pass
 
 
+async def test_a_standby_is_not_believed_to_be_the_master(three: Watched) -> None:
+    """A Sentinel may name one for a moment, when it has not yet heard of a failover."""
+
+    async def stands_by() -> bool:
+        return ask(three.standby.url, "ROLE")[0] == b"slave"
+
+    await until(stands_by)
+    confused = Sentinel(three.sentinel.folder / "confused", three.standby)
+    confused.start()
+    try:
+        url = three.url.replace(f":{three.sentinel.port}/", f":{confused.port}/")
+        with pytest.raises(Unavailable, match="is no master"):
+            async with open_redis(url, inbox="a"):
+                pass
+    finally:
+        confused.kill()
+
+
+async def test_a_master_that_was_demoted_counts_as_away(server: Redis) -> None:
+    async with open_redis(server.url, inbox="a") as a:
+        await a.ping()
+        ask(server.url, "REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(Unavailable, match="READONLY"):
+            await a.ping()
+        assert a.statistics().interruptions == 1
+        ask(server.url, "REPLICAOF", "NO", "ONE")
+
+        async def back() -> bool:
+            await a.ping()
+            return True
+
+        await until(back)
+
+
 async def test_a_server_that_is_away_at_the_start_is_told(server: Redis) -> None:
     server.kill()
     with pytest.raises(Unavailable, match=str(server.port)):
