@@ -19,6 +19,28 @@ if TYPE_CHECKING:
     from actors.node import Node
 
 
+async def perform(
+    answering: Any, command: Any, work: Callable[[Any, Any], Awaitable[None]]
+) -> None:
+    """Run work that answers by itself or raises; the supervisor of single commands.
+
+    `answering` is a connection, or what stands in for one.
+    """
+    node: Node = answering.node
+    try:
+        await work(answering, command)
+    except Refusal as refusal:
+        answering.refuse(command.id, refusal)
+    except Unavailable as error:
+        node.counters.store_failures += 1
+        answering.refuse(command.id, unavailable(error))
+    except Exception:  # noqa: BLE001 - the supervisor
+        node.counters.crashes += 1
+        answering.refuse(command.id, defect(f"command {type(command).__name__}"))
+    # No turn and no pass of the reader ends here, which would send the answer.
+    node.flusher.kick()
+
+
 class Answering(Outbox):
     """`in_flight` is the number of commands that are read and not answered yet.
 
@@ -71,20 +93,18 @@ class Answering(Outbox):
         if self.held or self.half_closed:
             self.answered()
 
+    def answer_encoded(self, reply: bytes) -> None:
+        """A reply that another node has made, in this connection's encoding."""
+        self.in_flight -= 1
+        if self.closing:
+            return
+        self.push(self.wire.header(len(reply)) + reply)
+        if self.held or self.half_closed:
+            self.answered()
+
     async def perform(self, command: Any, work: Callable[[Any, Any], Awaitable[None]]) -> None:
-        """Run work that answers by itself or raises; the supervisor of single commands."""
-        try:
-            await work(self, command)
-        except Refusal as refusal:
-            self.refuse(command.id, refusal)
-        except Unavailable as error:
-            self.node.counters.store_failures += 1
-            self.refuse(command.id, unavailable(error))
-        except Exception:  # noqa: BLE001 - the supervisor
-            self.node.counters.crashes += 1
-            self.refuse(command.id, defect(f"command {type(command).__name__}"))
-        # No turn and no pass of the reader ends here, which would send the answer.
-        self.node.flusher.kick()
+        """Run work that answers by itself or raises."""
+        await perform(self, command, work)
 
     def answered(self) -> None:
         """Replies were written, and somebody waits for that."""

@@ -17,12 +17,13 @@ from msgspec import Struct
 
 from actors.closing import Closing, Job
 from actors.faults import defect
-from actors.reader import READ, WRITE
+from actors.reader import DESCRIPTOR_BITS, READ, WRITE
 from actors.tls import TlsSocket
 from actors.wires import WEBSOCKET_WIRES, WS_JSON, Wire
 from broker.wire.codec import UNDECODABLE, BadCommand
 from broker.wire.commands import Command
 from broker.wire.errors import ByeCode, Code, FrameError, Refusal
+from broker.wire.limits import MAX_ID
 from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
 
 if TYPE_CHECKING:
@@ -342,6 +343,18 @@ class Connection(Closing):
         """Give a command to a conversation; if its mailbox is full, wait (and read no more)."""
         if not conversation.post(self, command, rule):
             self.wait_for(conversation, command, rule)
+
+    def dispatch_again(self, command: Any) -> None:
+        """A command that was not looked at: its conversation is somewhere else now."""
+        try:
+            self.node.open_table[type(command)](self, command)
+        except Refusal as refusal:
+            self.refuse(command.id, refusal)
+
+    @property
+    def number(self) -> int:
+        """Names the connection to other nodes; no later one on the same descriptor has it too."""
+        return (int(self.opened_at * 1e6) << DESCRIPTOR_BITS | self.fd) & MAX_ID
 
     def wait_for(self, conversation: Conversation, command: Any, rule: Rule) -> None:
         """The conversation's mailbox is full: it takes the command when there is room."""

@@ -22,7 +22,7 @@ from actors.images import Drafts
 from actors.ledger import Effect, Ledger, NeedEntries
 from actors.mailbox import Mailbox, MailboxStatistics
 from actors.memory import draft_again
-from broker.wire.errors import Refusal
+from broker.wire.errors import Code, Refusal
 from broker.wire.replies import Sent
 from storage.errors import Unavailable
 from storage.records import Commit, Group, Loaded, decode_entry
@@ -30,6 +30,7 @@ from storage.records import Commit, Group, Loaded, decode_entry
 if TYPE_CHECKING:
     from actors.connection import Connection
     from actors.node import Node
+    from actors.outbox import Outbox
 
 Rule = Callable[["Conversation", "Connection", Any], None]
 """Decides one command by plain calls on the conversation; raises `Refusal` or `NeedEntries`."""
@@ -37,6 +38,11 @@ Rule = Callable[["Conversation", "Connection", Any], None]
 Query = Callable[["Conversation", "Connection", Any], Awaitable[None]]
 """Answers one command after reading from the store; decides nothing."""
 
+
+SENT_ELSEWHERE = Refusal(
+    Code.UNAVAILABLE,
+    "the conversation has moved to another node; the outcome is unknown: try again",
+)
 
 Item = tuple["Connection", Any, Rule]
 """A command in the mailbox."""
@@ -61,6 +67,7 @@ class Conversation(Ledger):
         "_mailbox",
         "_queued",
         "_waiting",
+        "abandoned",
         "ended",
         "used_at",
     )
@@ -68,6 +75,8 @@ class Conversation(Ledger):
     def __init__(self, node: Node, name: str) -> None:
         super().__init__(node, name)
         self.ended = False
+        self.abandoned = False
+        """Another node writes it now: what comes is sent there."""
         self.used_at = node.now()
         self._mailbox: Mailbox[Item] = Mailbox(node.options.mailbox_commands)
         self._blocked: deque[Item] = deque()
@@ -99,7 +108,9 @@ class Conversation(Ledger):
         self._blocked.append((connection, command, rule))
 
     def _wake(self) -> None:
-        if self._loaded:
+        if self.abandoned:
+            self._send_on()
+        elif self._loaded:
             self._queued = True
             self.node.turn.ready(self)
         elif not self._loading:
@@ -119,19 +130,45 @@ class Conversation(Ledger):
         """Begin, or begin again, with the state from the store."""
         self._loading = False
         self._loaded = True
+        registry = self.node.registry
         told = self.head if len(self.subscribers) else loaded.head.seq
+        known: frozenset[Outbox] = frozenset()
+        inherited = self._inherit()
+        if inherited is not None:
+            told, known = inherited
         for user in self.members:
-            self.node.registry.lost_interest(user, self)
+            registry.lost_interest(user, self)
         self._remember(loaded)
         if told < self.head:
             self._catch_up(self.head - told, loaded.tail)
         for user in self.members:
-            self.node.registry.interested(user, self)
-            for connection in self.node.registry.connections_of(user):
+            registry.interested(user, self)
+            for connection in registry.connections_of(user):
                 self.subscribe(connection)
+            for peer in registry.peers_of(user):
+                self.subscribers.add_peer(peer, user)
+        if self.doubt:
+            self.subscribers.fall_behind_here(besides=known)
+        self.doubt = False
+        if self.node.cluster is not None:
+            self.node.cluster.doubtful.discard(self.name)
         self._unblock()
         if len(self._mailbox) and not self._queued:
             self._wake()
+
+    def _inherit(self) -> tuple[int, frozenset[Outbox]] | None:
+        """Up to where connections here were told of it while it was another node's, and which; from
+        now on they are told by this actor."""
+        cluster = self.node.cluster
+        follower = cluster.following.inherit(self.name) if cluster is not None else None
+        if follower is None:
+            return None
+        known = frozenset(follower.subscribers)
+        for outbox in known:
+            self.subscribers.add(outbox)
+        told = follower.head
+        follower.end()
+        return told, known
 
     def _catch_up(self, missed: int, tail: list[bytes]) -> None:
         """Deliver the newest entries, stored but not told; `behind` where it is too much."""
@@ -146,6 +183,9 @@ class Conversation(Ledger):
     def load_failed(self, refusal: Refusal) -> None:
         """Answer everybody who waits; the next command tries again."""
         self._loading = self._loaded = False
+        if self.abandoned:
+            self._send_on()
+            return
         for connection, command, _ in self._mailbox.take():
             connection.refuse(command.id, refusal)
         self._unblock()
@@ -158,6 +198,9 @@ class Conversation(Ledger):
         """Start a conversation that is not in the store yet; its first entry comes with it."""
         self._loading = False
         self._loaded = True
+        cluster = self.node.cluster
+        if cluster is not None:
+            self.epoch = cluster.placement.epoch_of(self.slot)
         self.group = group
         self.stage_group(group)
 
@@ -167,6 +210,9 @@ class Conversation(Ledger):
         """Take everything in the mailbox, and add what it changes to the turn's commit."""
         self._queued = False
         self.used_at = self.node.turn.now
+        if self.abandoned:
+            self._send_on()
+            return
         if not self._loaded:
             return  # its last turn failed: the mailbox waits for the state to be loaded again
         waiting = self._waiting
@@ -233,13 +279,16 @@ class Conversation(Ledger):
         items = self._waiting.pop(connection, None)
         if items:
             self._mailbox.put_back(list(items))
-            if not self._queued:
+            if not self._queued or self.abandoned:
                 self._wake()
 
     # Applying: the turn is durable
 
     def apply(self) -> None:
         """Acknowledge and fan out what this turn decided."""
+        if self.abandoned:
+            self._give_up(SENT_ELSEWHERE)
+            return
         if not self._loaded:
             return
         answers, drafts, effects, revised = (
@@ -261,6 +310,7 @@ class Conversation(Ledger):
             self._apply_in_order(drafts or Drafts(), effects)
         elif drafts is not None:
             self.subscribers.fan_out(drafts)
+        self.told = self.head
         if self._blocked:
             self._unblock()
         if not self.members and not self._waiting:
@@ -303,12 +353,14 @@ class Conversation(Ledger):
     def _apply_in_order(self, drafts: Drafts, effects: list[tuple[int, Effect]]) -> None:
         """Effects stand between entries: who joins sees the entries after, who leaves, before."""
         start = 0
+        before = self.head - len(drafts.payloads)
         for index, effect in effects:
             if index > start:
                 self.subscribers.fan_out(drafts.part(start, index))
                 # Senders and few are written to at once, the others in the flush.
                 self.node.flusher.settle()
                 start = index
+            self.told = before + index
             effect()
         count = len(drafts.payloads)
         if start < count:
@@ -336,13 +388,60 @@ class Conversation(Ledger):
             connection.refuse(command_id, reply if type(reply) is Refusal else refusal)
             if type(reply) is partial and reply.func == self._start_query:
                 self._stop_waiting(connection)
-        if not self._loading:
+        if self.abandoned:
+            self._send_on()
+        elif not self._loading:
             self._loading = True
             self.node.turn.load(self)
+
+    # Another node's
+
+    def quiet(self) -> bool:
+        """Nothing is under way."""
+        return (
+            not self._queued
+            and not self._loading
+            and not len(self._mailbox)
+            and not self._waiting
+            and not self._blocked
+            and not self._answers
+            and self._drafts is None
+        )
+
+    def hand_over(self) -> None:
+        """It is settled, and all were told: another node writes it from now on."""
+        self.subscribers.close_peers(tell=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Another node may write it now. What is acknowledged is stored; what was not looked at is
+        sent there; what a commit is under way with, is answered as in doubt when that ends."""
+        if self.abandoned:
+            return
+        cluster = self.node.cluster
+        assert cluster is not None
+        self.ended = self.abandoned = True
+        self.subscribers.close_peers(tell=False)
+        self._loaded = False
+        cluster.following.follow_on(self)
+        self.node.registry.forget(self)
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Commands that were not looked at go to where the conversation is now."""
+        for connection, command, _ in self._mailbox.take():
+            connection.dispatch_again(command)
+        while self._blocked:
+            connection, command, _ = self._blocked.popleft()
+            connection.dispatch_again(command)
+            connection.unblock()
 
     def end(self) -> None:
         """Stop being active (idle, dissolved, or never there)."""
         self.ended = True
+        self.subscribers.close_peers(tell=True)
+        if self.epoch and self.node.cluster is not None:
+            self.node.cluster.put_away(self)
         self.node.registry.forget(self)
 
     def idle_since(self, moment: float) -> bool:
@@ -351,13 +450,9 @@ class Conversation(Ledger):
             self.used_at < moment
             # Not before it knows what its subscribers may have missed.
             and (self._loaded or not len(self.subscribers))
-            and not self._queued
-            and not self._loading
-            and not len(self._mailbox)
-            and not self._waiting
-            and not self._blocked
-            and not self._answers
-            and self._drafts is None
+            # And not before it is sure that other nodes have heard of it.
+            and all(peer.link.in_step(self.node.now()) for peer in self.subscribers.peers)
+            and self.quiet()
         )
 
     def statistics(self) -> ConversationStatistics:

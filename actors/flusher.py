@@ -15,6 +15,7 @@ import trio
 from actors.parking import Parking
 
 if TYPE_CHECKING:
+    from actors.cluster.peer import Peer
     from actors.images import Image
     from actors.outbox import Outbox
 
@@ -27,7 +28,7 @@ class Flusher:
     __slots__ = ("_broadcasts", "_parking", "dirty")
 
     def __init__(self) -> None:
-        self.dirty: list[Outbox] = []
+        self.dirty: list[Outbox | Peer] = []
         self._broadcasts: list[tuple[list[Outbox], Image]] = []
         self._parking = Parking()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from actors.images import Drafts, key_bytes
 from actors.memory import KeyWindow, Recent, digest, draft_again
 from actors.subscribers import Subscribers
+from storage.names import slot_of
 from storage.records import (
     MESSAGE_KINDS,
     Append,
@@ -29,6 +30,7 @@ from storage.records import (
 )
 
 if TYPE_CHECKING:
+    from actors.cluster.peer import Peer
     from actors.connection import Connection
     from actors.node import Node
     from actors.outbox import Outbox
@@ -53,6 +55,8 @@ class Ledger:
         "_effects",
         "_revised",
         "_staged",
+        "doubt",
+        "epoch",
         "group",
         "head",
         "keys",
@@ -61,14 +65,23 @@ class Ledger:
         "name",
         "node",
         "recent",
+        "slot",
         "subscribers",
+        "told",
         "ts",
     )
 
     def __init__(self, node: Node, name: str) -> None:
         self.node = node
         self.name = name
+        self.slot = slot_of(name) if node.cluster is not None else 0
+        self.epoch = 0
+        """Under which it is written; 0 where one process is alone."""
+        self.doubt = False
+        """What of it was told, and to whom, is not known: its last writer is gone."""
         self.head = 0
+        self.told = 0
+        """What members were told up to; behind `head` while a turn is being told."""
         self.ts = 0
         self.group: Group | None = None
         self.members: dict[int, Member] = {}
@@ -88,7 +101,7 @@ class Ledger:
 
     def _remember(self, loaded: Loaded) -> None:
         """Take the state from the store in the place of any other."""
-        self.head = loaded.head.seq
+        self.head = self.told = loaded.head.seq
         self.ts = loaded.head.ts
         self.group = loaded.group
         self.members = (
@@ -107,6 +120,8 @@ class Ledger:
     def _stage_into(self, commit: Commit) -> None:
         """Add what was decided to the turn's commit."""
         drafts = self._drafts
+        if self.epoch and (drafts is not None or self._staged is not None):
+            commit.epochs[self.name] = self.epoch
         if drafts is not None:
             commit.appends.append(Append(self.name, self.head + 1, drafts.payloads, self.ts))
         staged = self._staged
@@ -247,11 +262,8 @@ class Ledger:
         """An event that is no entry, to all live members' connections (or those of some)."""
         if users is None:
             self.subscribers.tell(event, besides=besides)
-            return
-        for user in users:
-            for connection in self.node.registry.connections_of(user):
-                if connection is not besides:
-                    connection.push_event(event)
+        else:
+            self.node.registry.tell(users, event, besides=besides)
 
     def tell_ephemeral(self, event: object, *, besides: object = None) -> None:
         """An event that slow connections may miss."""
@@ -266,9 +278,17 @@ class Ledger:
         self.after(partial(self._admitted, member.user))
 
     def _admitted(self, user: int) -> None:
-        self.node.registry.interested(user, self)
-        for connection in self.node.registry.connections_of(user):
+        registry = self.node.registry
+        registry.interested(user, self)  # type: ignore[arg-type]
+        for connection in registry.connections_of(user):
             self.subscribe(connection)
+        for peer in registry.peers_of(user):
+            self.subscribers.add_peer(peer, user)
+
+    def reach(self, peer: Peer, user: int) -> None:
+        """A member has come to another node."""
+        if user in self.members:
+            self.subscribers.add_peer(peer, user)
 
     def expel(self, user: int) -> None:
         """End a membership: no entry after those of this turn so far reaches the user."""
@@ -284,9 +304,12 @@ class Ledger:
             connection.no_longer_behind(self.name)
 
     def _let_go(self, user: int) -> None:
-        self.node.registry.lost_interest(user, self)
-        for connection in self.node.registry.connections_of(user):
+        registry = self.node.registry
+        registry.lost_interest(user, self)  # type: ignore[arg-type]
+        for connection in registry.connections_of(user):
             self.unsubscribe(connection)
+        for peer in registry.peers_of(user):
+            self.subscribers.discard_peer(peer, user)
 
     def stage_member(self, member: Member) -> None:
         """Store a member's new role."""
@@ -325,7 +348,4 @@ class Ledger:
 
         `head` is the newest entry that was fanned out before the reply.
         """
-        if connection.behind and self.name in connection.behind and seq >= head:
-            connection.no_longer_behind(self.name)
-            if connection.user in self.members:
-                self.subscribe(connection)
+        connection.reached(self, seq, head)

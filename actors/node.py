@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from actors.flusher import Flusher
 from actors.presence import Presence
-from actors.reader import Reader
+from actors.reader import DESCRIPTOR_BITS, Reader
 from actors.registry import Registry
 from actors.turn import Turn
 from broker.wire.limits import Limits
@@ -25,6 +25,7 @@ from storage.interfaces import Store
 
 if TYPE_CHECKING:
     from actors.closing import Closing
+    from actors.cluster.cluster import Cluster
     from actors.connection import Connection, HttpHandover
     from actors.outbox import Outbox
     from broker.wire.commands import Command
@@ -130,6 +131,8 @@ class Node:
         """`now()` of the latest pass of the reader or the sweeper: good enough for idleness."""
         self.now_ms: Callable[[], int] = now_ms or _wall_clock_ms
         self.started_ms = self.now_ms()
+        self.cluster: Cluster | None = None
+        """None where one process is alone."""
         self.flusher = Flusher()
         self.reader = Reader(self)
         self.turn = Turn(self)
@@ -144,6 +147,11 @@ class Node:
         self.stalled: set[Outbox] = set()
         self.allowed_origins = allowed_origins
         self.draining = False
+
+    def connection_numbered(self, number: int) -> Connection | None:
+        """The connection that other nodes know by this number, if it is still there."""
+        connection = self.reader.connection(number & ((1 << DESCRIPTOR_BITS) - 1))
+        return connection if connection is not None and connection.number == number else None
 
     def http_opening(self) -> HttpOpening:
         """What reads the first bytes of a connection on the HTTP port."""

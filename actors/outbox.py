@@ -10,16 +10,29 @@ method waits, so a stalled peer never delays another.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.images import Image, Source
 from actors.wires import Wire
 from broker.wire.errors import ByeCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from actors.node import Node
+
+
+class Live(Protocol):
+    """A conversation that a client can be live in."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def members(self) -> Container[int]: ...
+
+    def subscribe(self, connection: Any, /) -> None: ...
+
 
 SEND_MAX_BYTES = 256 * 1024
 """How much one `send()` of a stalled outbox is offered."""
@@ -218,6 +231,16 @@ class Outbox:
             self.behind.discard(conv)
             if not self.behind:
                 self.behind = None
+
+    def reached(self, live: Live, seq: int, head: int) -> None:
+        """A reply told the client of everything up to `seq`: is it live again?
+
+        `head` is the newest entry that was fanned out before the reply.
+        """
+        if self.behind and live.name in self.behind and seq >= head:
+            self.no_longer_behind(live.name)
+            if self.user in live.members:
+                live.subscribe(self)
 
     def drop_queue(self) -> None:
         """Forget what waits, except the rest of a piece that the peer has the beginning of."""

@@ -86,16 +86,30 @@ class Presence:
 
     # Looking
 
-    async def look(self, users: Iterable[int]) -> list[dict[str, object]]:
-        """The present state of those users who exist."""
-        accounts = await self._node.store.users(users)
-        return [self.state_of(account) for account in accounts.values()]
+    async def look(
+        self, users: Iterable[int], *, as_stored: bool = False
+    ) -> list[dict[str, object]]:
+        """The present state of those users who exist.
 
-    def state_of(self, account: User) -> dict[str, object]:
-        """One user's presence as everybody may see it."""
+        `as_stored`: by the word of the presence store, where there is one and it can be asked.
+        """
+        accounts = await self._node.store.users(users)
+        online: set[int] | None = None
+        if as_stored and self._node.cluster is not None:
+            try:
+                online = await self._node.cluster.here.online(list(accounts))
+            except Unavailable as error:
+                log_outage(error)
+        return [self.state_of(account, online) for account in accounts.values()]
+
+    def state_of(self, account: User, online: set[int] | None = None) -> dict[str, object]:
+        """One user's presence as everybody may see it; `online` by a better source than ours."""
         state: dict[str, object] = {"user": account.id, "online": False}
         if account.show_online == "everyone":
-            state["online"] = self._node.registry.online(account.id)
+            if online is None:
+                state["online"] = self._node.registry.online(account.id)
+            else:
+                state["online"] = account.id in online
             last_seen = self._seen.get(account.id, account.last_seen)
             if last_seen:
                 state["last_seen"] = last_seen
@@ -125,7 +139,7 @@ class Presence:
 
     async def store_seen(self) -> None:
         """Store when those who left were last seen. Raises `Unavailable`."""
-        seen = {u: t for u, t in self._seen.items() if not self._node.registry.online(u)}
+        seen = {u: t for u, t in self._seen.items() if u not in self._node.registry.sessions}
         if seen:
             await self._node.store.seen(seen)
         for user, time in list(self._seen.items()):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from actors.node import Node
 
 EVENTS_PER_PASS = 256
+DESCRIPTOR_BITS = 20
+"""More descriptors than a process can have."""
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 _GONE = select.EPOLLHUP | select.EPOLLERR
@@ -35,6 +37,10 @@ class Reader:
     def register(self, connection: Connection) -> None:
         self._connections[connection.fd] = connection
         self._epoll.register(connection.fd, READ)
+
+    def connection(self, fd: int) -> Connection | None:
+        """The connection with this descriptor."""
+        return self._connections.get(fd)
 
     def modify(self, connection: Connection, mask: int) -> None:
         """Wait for `READ`, `WRITE`, both or (0) neither; a dead socket is always reported."""

@@ -7,15 +7,24 @@ has nothing to say. Plain calls, no I/O.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakValueDictionary
 
+import trio
+
+from actors.cluster.caller import Caller
+from actors.cluster.follower import Follower
 from actors.conversation import Conversation
 from actors.session import Session
+from storage.names import slot_of
 
 if TYPE_CHECKING:
+    from actors.cluster.peer import Peer
     from actors.connection import Connection
-    from actors.ledger import Ledger
     from actors.node import Node
+
+Source = Conversation | Follower
 
 
 class Registry:
@@ -24,8 +33,13 @@ class Registry:
         self.sessions: dict[int, Session] = {}
         self.hidden: set[int] = set()
         """Those with a session whose being here nobody may learn."""
+        self.elsewhere: dict[int, dict[Peer, bool]] = {}
+        """Users with a session on other nodes, and whether they hide it there."""
         self.conversations: dict[str, Conversation] = {}
-        self._interest: dict[int, dict[Ledger, None]] = {}
+        self.leaving: dict[Conversation, None] = {}
+        """Conversations that finish what is under way, and take nothing new."""
+        self._interest: dict[int, dict[Source, None]] = {}
+        self._changing: WeakValueDictionary[int, trio.Lock] = WeakValueDictionary()
 
     # Sessions
 
@@ -35,6 +49,8 @@ class Registry:
         if session is None:
             session = self.sessions[user] = Session(self._node, user)
             self.hide(user, hidden)
+            if self._node.cluster is not None:
+                self._node.cluster.here.arrived({user: hidden})
             if not hidden:
                 self._node.presence.changed(user)
         session.attach(connection)
@@ -56,9 +72,12 @@ class Registry:
             del self.sessions[session.user]
             self._node.presence.left(session.user, hidden=session.user in self.hidden)
             self.hidden.discard(session.user)
+            if self._node.cluster is not None:
+                self._node.cluster.here.departed(session.user)
 
     def online(self, user: int) -> bool:
-        return user in self.sessions
+        """Whether the user has a session, here or elsewhere."""
+        return user in self.sessions or user in self.elsewhere
 
     def hide(self, user: int, hidden: bool) -> None:
         """Whether others may learn that the user is here."""
@@ -69,7 +88,63 @@ class Registry:
 
     def seems_online(self, user: int) -> bool:
         """What others may be told."""
-        return user in self.sessions and user not in self.hidden
+        if user in self.sessions and user not in self.hidden:
+            return True
+        return user in self.elsewhere and not all(self.elsewhere[user].values())
+
+    # Sessions elsewhere
+
+    def arrived(self, peer: Peer, user: int, *, hidden: bool) -> None:
+        """A user has a session at another node: live conversations reach there too."""
+        self.elsewhere.setdefault(user, {})[peer] = hidden
+        for source in self._interest.get(user, ()):
+            source.reach(peer, user)
+        if not hidden:
+            self._node.presence.changed(user)
+
+    def departed(self, peer: Peer, user: int, *, hidden: bool) -> None:
+        """Undo `arrived`."""
+        peers = self.elsewhere.get(user)
+        if peers is None or peers.pop(peer, None) is None:
+            return
+        if not peers:
+            del self.elsewhere[user]
+        for source in self._interest.get(user, ()):
+            if type(source) is Conversation:
+                source.subscribers.discard_peer(peer, user, tell=False)
+        if not hidden:
+            self._node.presence.changed(user)
+
+    def peers_of(self, user: int) -> Iterable[Peer]:
+        """The nodes where the user has a session, besides this one."""
+        return self.elsewhere.get(user, ())
+
+    def tell(
+        self, users: Iterable[int], event: Any, *, besides: object = None, behind: str = ""
+    ) -> None:
+        """An event for all connections of these users but one, wherever they are.
+
+        `behind`: only for those that are behind in that conversation.
+        """
+        elsewhere: dict[Peer, list[int]] = {}
+        for user in users:
+            for connection in self.connections_of(user):
+                if connection is not besides and (
+                    not behind or behind in (connection.behind or ())
+                ):
+                    connection.push_event(event)
+            for peer in self.peers_of(user):
+                elsewhere.setdefault(peer, []).append(user)
+        caller = besides if type(besides) is Caller else None
+        for peer, there in elsewhere.items():
+            peer.tell(there, event, caller, behind)
+
+    def changing(self, user: int) -> trio.Lock:
+        """Held by who reads and then replaces something of the user's own."""
+        lock = self._changing.get(user)
+        if lock is None:
+            lock = self._changing[user] = trio.Lock()
+        return lock
 
     def connections_of(self, user: int) -> list[Connection]:
         session = self.sessions.get(user)
@@ -78,12 +153,32 @@ class Registry:
     # Conversations
 
     def conversation(self, name: str) -> Conversation:
-        """The actor of a conversation, taken up if it is not active. The name must be valid."""
+        """The actor of a conversation, taken up if it is not active. The name must be valid.
+
+        Where it is another node's: what sends commands there (`actors.cluster.route.Remote`), which
+        is all that may be done with it.
+        """
         conversation = self.conversations.get(name)
         if conversation is None:
+            if self._node.cluster is not None:
+                remote = self._node.cluster.route(name)
+                if remote is not None:
+                    return cast(Conversation, remote)
             conversation = self.conversations[name] = Conversation(self._node, name)
             self._node.turn.load(conversation)
         return conversation
+
+    def owns(self, name: str) -> bool:
+        """Whether a conversation may be active on this node."""
+        cluster = self._node.cluster
+        return cluster is None or cluster.placement.epoch_of(slot_of(name)) > 0
+
+    def live(self, name: str) -> Source | None:
+        """What tells the connections here of a conversation, if it is active anywhere."""
+        active = self.conversations.get(name)
+        if active is not None or self._node.cluster is None:
+            return active
+        return self._node.cluster.following.followers.get(name)
 
     def adopt(self, conversation: Conversation) -> None:
         """Register a conversation that was just made and has nothing to load."""
@@ -93,13 +188,25 @@ class Registry:
         """Its actor ends; the next use takes it up anew from the store."""
         if self.conversations.get(conversation.name) is conversation:
             del self.conversations[conversation.name]
+        self.leaving.pop(conversation, None)
         for user in conversation.members:
             self.lost_interest(user, conversation)
 
-    def interested(self, user: int, conversation: Ledger) -> None:
+    def withdraw(self, conversation: Conversation) -> None:
+        """It takes no new commands; what is under way is finished, and its members are told."""
+        if self.conversations.get(conversation.name) is conversation:
+            del self.conversations[conversation.name]
+        conversation.ended = True
+        self.leaving[conversation] = None
+
+    def interested(self, user: int, conversation: Source) -> None:
         self._interest.setdefault(user, {})[conversation] = None
 
-    def lost_interest(self, user: int, conversation: Ledger) -> None:
+    def followers_of(self, user: int) -> list[Follower]:
+        """Conversations of other nodes that are told to the user here."""
+        return [source for source in self._interest.get(user, ()) if type(source) is Follower]
+
+    def lost_interest(self, user: int, conversation: Source) -> None:
         interests = self._interest.get(user)
         if interests is not None:
             interests.pop(conversation, None)

@@ -38,7 +38,6 @@ class Session:
     __slots__ = (
         "_allowance",
         "_allowance_at",
-        "_changing",
         "_mailbox",
         "_workers",
         "connections",
@@ -52,7 +51,6 @@ class Session:
         self.connections: list[Connection] = []
         self._mailbox: deque[tuple[Connection, Any, Query]] | None = None
         self._workers = 0
-        self._changing: trio.Lock | None = None
         self._allowance = float(node.options.sends_burst)
         self._allowance_at = node.now()
 
@@ -70,12 +68,6 @@ class Session:
             self.connections.remove(connection)
             if not self.connections:
                 self.node.registry.end_session(self)
-
-    def push(self, event: object, *, besides: Connection | None = None) -> None:
-        """A private event to all the user's connections, or all others."""
-        for connection in self.connections:
-            if connection is not besides:
-                connection.push_event(event)
 
     # Rate
 
@@ -112,9 +104,7 @@ class Session:
     @property
     def changing(self) -> trio.Lock:
         """Held by a query that reads and then replaces something of the user's own."""
-        if self._changing is None:
-            self._changing = trio.Lock()
-        return self._changing
+        return self.node.registry.changing(self.user)
 
     async def _work(self) -> None:
         try:

@@ -6,14 +6,16 @@ sessions of each sender, whose own entries carry their keys. Decides nothing and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
+from actors.cluster.peer import batch_word
 from actors.images import Batch, Drafts, Source, conversation_prefix, pair_of_images
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
 
 if TYPE_CHECKING:
+    from actors.cluster.peer import Peer
     from actors.node import Node
     from actors.outbox import Outbox
 
@@ -25,9 +27,12 @@ its end, so an image must be small beside the marks at which an outbox drops oth
 
 
 class Subscribers:
-    """The live outboxes of one conversation, by wire variant."""
+    """The live outboxes of one conversation, by wire variant, and the nodes that have more of them.
 
-    __slots__ = ("_by_wire", "_node", "_prefix", "_source")
+    `peers` is empty where the conversation is another node's: its owner tells all.
+    """
+
+    __slots__ = ("_by_wire", "_node", "_prefix", "_source", "peers")
 
     def __init__(self, node: Node, source: Source) -> None:
         self._node = node
@@ -36,9 +41,10 @@ class Subscribers:
         self._by_wire: tuple[tuple[Wire, dict[Outbox, None]], ...] = tuple(
             [(wire, {}) for wire in WIRES]
         )
+        self.peers: dict[Peer, None] = {}
 
     def __len__(self) -> int:
-        return sum(len(outboxes) for _, outboxes in self._by_wire)
+        return sum(len(outboxes) for _, outboxes in self._by_wire) + len(self.peers)
 
     def __iter__(self) -> Iterator[Outbox]:
         """A snapshot: outboxes may leave while they are gone through."""
@@ -53,11 +59,41 @@ class Subscribers:
     def discard(self, outbox: Outbox) -> None:
         self._by_wire[outbox.wire.index][1].pop(outbox, None)
 
+    # Other nodes: each is told once, for all members who are connected there
+
+    def add_peer(self, peer: Peer, user: int) -> None:
+        """A member at another node gets entries from the next one on."""
+        self.peers[peer] = None
+        peer.join(self._source, user)  # type: ignore[arg-type]
+
+    def discard_peer(self, peer: Peer, user: int, *, tell: bool = True) -> None:
+        if peer.part(self._source, user, tell=tell):  # type: ignore[arg-type]
+            self.peers.pop(peer, None)
+
+    def forget_peer(self, peer: Peer) -> None:
+        """The node is gone."""
+        self.peers.pop(peer, None)
+
+    def close_peers(self, *, tell: bool) -> None:
+        """The conversation is not active any more."""
+        for peer in self.peers:
+            peer.close(self._source, tell=tell)  # type: ignore[arg-type]
+        self.peers.clear()
+
+    def count(self) -> int:
+        """How many are told live: connections here, and members elsewhere."""
+        elsewhere = sum(peer.followers_of(self._source) for peer in self.peers)  # type: ignore
+        return len(self) - len(self.peers) + elsewhere
+
     # Entries
 
     def fan_out(self, drafts: Drafts) -> None:
         """Write new entries to every subscriber."""
         payloads = drafts.payloads
+        if self.peers:
+            word = batch_word(self._source.name, drafts)
+            for peer in self.peers:
+                peer.say_encoded(word)
         if len(payloads) == 1:
             self._fan_out_one(drafts)
         elif sum(map(len, payloads)) <= IMAGE_MAX_BYTES:
@@ -138,8 +174,10 @@ class Subscribers:
 
     # Other events
 
-    def tell(self, event: object, *, besides: object = None, ephemeral: bool = False) -> None:
+    def tell(self, event: Any, *, besides: Any = None, ephemeral: bool = False) -> None:
         """An event that is no entry; an ephemeral one may be missed by those who are slow."""
+        for peer in self.peers:
+            peer.event(self._source.name, event, besides, ephemeral)
         for wire, outboxes in self._by_wire:
             if outboxes:
                 data = wire.wrap(wire.codec.encode(event))
@@ -153,5 +191,12 @@ class Subscribers:
 
     def fall_behind(self) -> None:
         """Nobody is live any more: each is told, and pulls what may be missing."""
+        for peer in self.peers:
+            peer.behind(self._source)  # type: ignore[arg-type]
+        self.fall_behind_here()
+
+    def fall_behind_here(self, besides: Collection[Outbox] = ()) -> None:
+        """Likewise, of the connections to this node."""
         for outbox in self:
-            outbox.fall_behind(self._source)
+            if outbox not in besides:
+                outbox.fall_behind(self._source)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from actors.faults import defect, log_outage, unavailable
 from actors.parking import Parking
+from broker.wire.errors import Code, Refusal
 from broker.wire.limits import KEY_WINDOW_ENTRIES
 from storage.errors import Unavailable
 from storage.records import Commit, Loaded
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 LOADS_AT_ONCE = 16
 """Conversations taken up with one look into the store."""
+
+FENCED = Unavailable("this node has lost its lease", applied=None)
+SENT_ELSEWHERE = Refusal(Code.UNAVAILABLE, "the conversation has moved to another node: try again")
 
 
 class TurnStatistics(Struct, frozen=True):
@@ -47,6 +51,7 @@ class Turn:
         self._last_size = 0
         self._last_commit_s = 0.0
         self.busy = False
+        self.taking_up = 0
         self.now_ms = node.now_ms()
         """The wall clock, read once a turn: milliseconds since 1970."""
         self.now = node.now()
@@ -72,28 +77,36 @@ class Turn:
 
     async def run(self) -> None:
         flusher = self._node.flusher
+        cluster = self._node.cluster
         while True:
             if not self._ready:
                 self.busy = False
                 await self._work.park()
             self.busy = True
-            await self.run_once()
-            await flusher.flush_turn()
+            decided = await self._decide_and_commit()
+            if cluster is None:
+                self._apply(decided)
+                await flusher.flush_turn()
+            else:
+                async with cluster.delivery:
+                    self._apply(decided)
+                    await flusher.flush_turn()
             # The reader's turn: what came in while we flushed belongs to the next batch.
             await trio.lowlevel.checkpoint()
 
     async def run_once(self) -> None:
         """A turn of all that is ready; the flush is the caller's."""
-        ready, self._ready = self._ready, []
-        if ready:
-            await self._turn(ready)
+        self._apply(await self._decide_and_commit())
 
-    async def _turn(self, ready: list[Conversation]) -> None:
+    async def _decide_and_commit(self) -> list[Conversation]:
+        """Those whose turn is durable."""
+        deciding, self._ready = self._ready, []
+        if not deciding:
+            return []
         node = self._node
         self.now_ms = node.now_ms()
         self.now = node.now()
         commit = Commit()
-        deciding = ready
         ready = []
         for conversation in deciding:
             try:
@@ -111,14 +124,24 @@ class Turn:
                 log_outage(error)
                 for conversation in ready:
                     conversation.fail(error)
-                return
+                return []
             except Exception:  # noqa: BLE001 - the supervisor
                 refusal = defect("group commit")
                 for conversation in ready:
                     conversation.crash(refusal)
-                return
+                return []
             node.counters.commits += 1
             self._last_commit_s = node.now() - started
+        if node.cluster is not None and not node.cluster.placement.good():
+            # Another may have taken over before this was stored: then it is void.
+            for conversation in ready:
+                conversation.fail(FENCED)
+            return []
+        return ready
+
+    def _apply(self, ready: list[Conversation]) -> None:
+        if not ready:
+            return
         for conversation in ready:
             try:
                 conversation.apply()
@@ -133,9 +156,12 @@ class Turn:
             if not self._loads:
                 await self._loading.park()
             wanted, self._loads = self._loads[:LOADS_AT_ONCE], self._loads[LOADS_AT_ONCE:]
+            epochs = self._epochs(wanted)
+            wanted = [conversation for conversation in wanted if not conversation.abandoned]
             names = [conversation.name for conversation in wanted]
+            self.taking_up = len(names)
             try:
-                loaded = await node.store.load(names, KEY_WINDOW_ENTRIES)
+                loaded = await node.store.load(names, KEY_WINDOW_ENTRIES, epochs)
             except Unavailable as error:
                 node.counters.store_failures += 1
                 log_outage(error)
@@ -144,15 +170,39 @@ class Turn:
             else:
                 for conversation in wanted:
                     self._take_up(conversation, loaded)
+            self.taking_up = 0
             self.wake()
 
+    def _epochs(self, wanted: list[Conversation]) -> dict[str, int] | None:
+        """Under which epoch each is taken up; what is another node's by now is let go of."""
+        cluster = self._node.cluster
+        if cluster is None:
+            return None
+        epochs = {}
+        for conversation in wanted:
+            conversation.epoch = cluster.placement.owned.get(conversation.slot, 0)
+            if conversation.epoch:
+                conversation.doubt = conversation.doubt or conversation.name in cluster.doubtful
+                epochs[conversation.name] = conversation.epoch
+            elif not conversation.abandoned:
+                conversation.abandon()
+        return epochs
+
     def _take_up(self, conversation: Conversation, loaded: dict[str, Loaded]) -> None:
+        if conversation.abandoned:
+            conversation.load_failed(SENT_ELSEWHERE)
+            return
         try:
             conversation.take_up(loaded[conversation.name])
         except Exception:  # noqa: BLE001 - the supervisor
             self._node.counters.crashes += 1
             # Not loaded again at once: what is stored would only fail in the same way.
             conversation.load_failed(defect(f"taking up conversation {conversation.name}"))
+
+    @property
+    def loads_waiting(self) -> int:
+        """Conversations that wait to be taken up, or are being taken up."""
+        return len(self._loads) + self.taking_up
 
     def statistics(self) -> TurnStatistics:
         return TurnStatistics(

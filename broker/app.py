@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import socket
 import ssl
+from functools import partial
 
 import trio
 
+from actors.cluster.cluster import Cluster
+from actors.cluster.words import Suspect
 from actors.housekeeping import keep_house
 from actors.node import Node, Options
 from actors.sweeper import run_sweeper
@@ -22,18 +26,19 @@ from api.app import application
 from api.server import HttpServer
 from broker.commands.account import Services
 from broker.commands.opening import Opening
-from broker.commands.rates import RateLimit
+from broker.commands.rates import SharedLimit
 from broker.commands.revocation import Revocation
 from broker.commands.tables import open_table, opening_table
 from broker.config import Config, Tls
-from broker.drain import finish, say_goodbye
+from broker.drain import finish, hand_over, say_goodbye
 from broker.listener import Listener, bind
 from broker.running import Address, Running
 from broker.security.passwords import Passwords
 from broker.security.secret import OPERATOR_FILE, load_secret
 from broker.security.tokens import Tokens
+from broker.stores import Stores, open_stores
 from storage.interfaces import Store
-from storage.sqlite import open_sqlite
+from storage.shared import Ephemeral
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """Hardly anything here is part of a cycle, and looking for cycles costs; see the design's rules."""
@@ -52,9 +57,14 @@ async def run(
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = load_secret(config.data)
     operator = load_secret(config.data, file=OPERATOR_FILE)
-    async with open_sqlite(config.database, exclusive=True) as store:
+    inbox = secrets.token_hex(8)
+    async with open_stores(config, incarnation=inbox, secret=secret) as stores:
         _settle_memory()
-        await serve(config, node_of(config, store), secret, operator, task_status=task_status)
+        node = node_of(config, stores.store)
+        join_cluster(config, node, stores, inbox)
+        await serve(
+            config, node, secret, operator, ephemeral=stores.ephemeral, task_status=task_status
+        )
 
 
 async def serve(
@@ -63,6 +73,7 @@ async def serve(
     secret: bytes,
     operator: bytes,
     *,
+    ephemeral: Ephemeral | None = None,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve with a node of any store; the store is the caller's to close.
@@ -71,7 +82,7 @@ async def serve(
     """
     context = tls_context(config.tls)
     revocation = Revocation(node)
-    shared = services(config, node, secret, revocation)
+    shared = services(config, node, secret, revocation, ephemeral)
     opening = Opening(node, shared)
     node.opening_table = opening_table(opening)
     node.open_table = open_table(opening)
@@ -92,6 +103,10 @@ async def serve(
             tasks.start_soon(task)
         tasks.start_soon(run_sweeper, node)
         tasks.start_soon(keep_house, node)
+        if node.cluster is not None:
+            node.cluster.suspect = revocation.look_soon
+            node.cluster.start(tasks)
+            await node.cluster.joined()
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as listeners:
                 tcp = Listener(node, TCP_MSGPACK, context, connections)
@@ -101,9 +116,12 @@ async def serve(
                     tcp=_listen(listeners, tcp, config.tcp.host, config.tcp.port),
                     stop=stop.set,
                 )
+                if node.cluster is not None:
+                    node.cluster.listens(str(running.http), str(running.tcp))
                 task_status.started(running)
                 await stop.wait()
                 listeners.cancel_scope.cancel()
+            await hand_over(node, config.connections.drain_ms)
             drain_s = config.connections.drain_ms / 1000
             connections.cancel_scope.deadline = trio.current_time() + drain_s
             await server.close()
@@ -141,6 +159,22 @@ def node_of(config: Config, store: Store) -> Node:
     )
 
 
+def join_cluster(config: Config, node: Node, stores: Stores, inbox: str) -> None:
+    """Make the node one of many, where nodes share something; `inbox` is its place on the bus."""
+    if stores.leases is None or stores.bus is None or stores.presence is None:
+        return
+    node.name = config.node_name
+    node.cluster = Cluster(
+        node,
+        name=node.name,
+        inbox=inbox,
+        leases=stores.leases,
+        bus=stores.bus,
+        presence=stores.presence,
+        lease_ms=config.cluster.lease_ms,
+    )
+
+
 def options(config: Config) -> Options:
     """What the actors are told of the configuration."""
     return Options(
@@ -161,18 +195,34 @@ def options(config: Config) -> Options:
     )
 
 
-def services(config: Config, node: Node, secret: bytes, revocation: Revocation) -> Services:
+def services(
+    config: Config,
+    node: Node,
+    secret: bytes,
+    revocation: Revocation,
+    ephemeral: Ephemeral | None = None,
+) -> Services:
     """What the accounts' commands need."""
+
+    def limit(what: str, per_minute: int) -> SharedLimit:
+        return SharedLimit(what, per_minute, node.now, ephemeral)
+
     return Services(
         store=node.store,
         tokens=Tokens(secret, config.tokens.access_ttl_s),
         passwords=Passwords(config.passwords),
-        logins=RateLimit(config.rates.logins_per_min, node.now),
-        registrations=RateLimit(config.rates.registers_per_min, node.now),
+        logins=limit("logins", config.rates.logins_per_min),
+        registrations=limit("registrations", config.rates.registers_per_min),
         refresh_ttl_ms=config.tokens.refresh_ttl_s * 1000,
         now_ms=node.now_ms,
-        suspect=revocation.look_soon,
+        suspect=partial(_suspect, node, revocation),
     )
+
+
+def _suspect(node: Node, revocation: Revocation) -> None:
+    revocation.look_soon()
+    if node.cluster is not None:
+        node.cluster.tell_all(Suspect())
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext | None:

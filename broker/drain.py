@@ -44,14 +44,28 @@ async def say_goodbye(node: Node, drain_ms: int) -> None:
     await node.flusher.flush()
 
 
+async def hand_over(node: Node, drain_ms: int) -> None:
+    """In a cluster: give this node's conversations to others, before its own clients must go.
+
+    They are served on meanwhile, through the new owners.
+    """
+    if node.cluster is not None:
+        with trio.move_on_after(drain_ms / 1000) as scope:
+            await node.cluster.placement.leave()
+        if scope.cancelled_caught:
+            log.error("not all conversations could be handed over; others will claim them")
+
+
 async def finish(node: Node) -> None:
-    """Let the turn become idle, and store when the last ones were seen."""
+    """Let the turn become idle, store when the last ones were seen, and leave the cluster."""
     with trio.move_on_after(FINISH_S) as scope:
         await _until(node.turn.idle)
         try:
             await node.presence.store_seen()
         except Unavailable as error:
             log.error("when users were last seen could not be stored: %s", error)
+        if node.cluster is not None:
+            await node.cluster.leave()
     if scope.cancelled_caught:
         log.error("the last turn did not end in time; nothing unfinished was acknowledged")
 

@@ -25,8 +25,8 @@ class Leases(Protocol):
         """Write a node's record in the place of the one whose `beat` is one lower.
 
         The first has `beat` 1 and takes the place of none. False: that is not there (any more), so
-        this incarnation is dead for ever. Doubts have been looked up, as for `claim`. A record that
-        nobody has written for a day may vanish.
+        this incarnation is dead for ever. Writing the same beat twice is no harm, and doubts have
+        been looked up, as for `claim`. A record that nobody writes for a day may vanish.
         """
 
     async def nodes(self) -> list[NodeRecord]:

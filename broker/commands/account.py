@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from broker.commands.rates import RateLimit
+from broker.commands.rates import SharedLimit
 from broker.names import check_name
 from broker.security.passwords import Passwords
 from broker.security.tokens import Tokens, hash_refresh, new_refresh, new_session_id
@@ -36,8 +36,8 @@ class Services(Struct, frozen=True, kw_only=True):
     store: Directory
     tokens: Tokens
     passwords: Passwords
-    logins: RateLimit
-    registrations: RateLimit
+    logins: SharedLimit
+    registrations: SharedLimit
     refresh_ttl_ms: int
     now_ms: Callable[[], int]
     suspect: Callable[[], None]
@@ -57,7 +57,7 @@ async def login(
     services: Services, name: str, password: str, device: str, address: str
 ) -> LoggedIn:
     """Begin a session by name and password. Which of the two was wrong is not told."""
-    _take(services.logins, address, "logins")
+    await _take(services.logins, address, "logins")
     users = await services.store.users_by_name([name])
     user = users.get(name_key(name))
     stored = await services.store.password_hash(user.id) if user is not None else None
@@ -94,7 +94,7 @@ async def register(
     check_name(name)
     check_email(email)
     check_phone(phone)
-    _take(services.registrations, address, "registrations")
+    await _take(services.registrations, address, "registrations")
     if await services.store.users_by_name([name]):
         raise _taken(name)
     password_hash = await services.passwords.hash(password)
@@ -184,8 +184,8 @@ def _logged_in(services: Services, user: User, session: str, refresh: str) -> Lo
     return LoggedIn(user=user, session=session, token=token, refresh=refresh, expires=expires)
 
 
-def _take(limit: RateLimit, address: str, what: str) -> None:
-    wait_ms = limit.wait_ms(address)
+async def _take(limit: SharedLimit, address: str, what: str) -> None:
+    wait_ms = await limit.wait_ms(address)
     if wait_ms:
         raise Refusal(Code.RATE_LIMITED, f"too many {what} from this address", after_ms=wait_ms)
 

@@ -46,10 +46,7 @@ def record(
 
 def _announce(conv: Conversation, notice: dict[str, object], told: Iterable[int]) -> None:
     conv.tell(notice)
-    for user in told:
-        for connection in conv.node.registry.connections_of(user):
-            if connection.behind and conv.name in connection.behind:
-                connection.push_event(notice)
+    conv.node.registry.tell(told, notice, behind=conv.name)
 
 
 def done(conv: Conversation, connection: Connection, command_id: int, /, **fields: object) -> None:
@@ -112,6 +109,5 @@ def count_online(conv: Conversation) -> int:
     """How many members have a session; of a large group, about how many."""
     members = conv.members
     if len(members) > ONLINE_EXACT_MEMBERS:
-        return min(conv.statistics().subscribers, len(members))
-    sessions = conv.node.registry.sessions
-    return sum(1 for user in members if user in sessions)
+        return min(conv.subscribers.count(), len(members))
+    return sum(map(conv.node.registry.online, members))

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 IDS_TRIED_MAX = 16
 """Ids passed over because somebody is asking for a group of that id already."""
+OWN_IDS_TRIED_MAX = 10_000
+"""Ids passed over because their conversations belong to other nodes, of which there may be many."""
 _SETTABLE = ("title", "visibility", "join", "history", "avatar", "about")
 
 
@@ -79,9 +81,15 @@ async def _create(connection: Connection, command: GroupCreate) -> None:
 
 async def _free_id(node: Node) -> int:
     """An id under which no actor is active: two of one conversation would both write its log."""
-    for _ in range(IDS_TRIED_MAX):
+    tries = IDS_TRIED_MAX
+    if node.cluster is not None:
+        tries = OWN_IDS_TRIED_MAX
+        if not node.cluster.placement.owned:
+            raise Refusal(Code.UNAVAILABLE, "this node writes no conversations yet: try again")
+    for _ in range(tries):
         id_ = await node.store.next_group_id()
-        if group_conv(id_) not in node.registry.conversations:
+        conv = group_conv(id_)
+        if conv not in node.registry.conversations and node.registry.owns(conv):
             return id_
     raise Refusal(Code.RATE_LIMITED, "too many ask for groups that do not exist", after_ms=1_000)
 

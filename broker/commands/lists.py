@@ -160,4 +160,5 @@ async def _change_settings(
             "draft": settings.draft,
         }
         connection.ok(command.id, **fields)
-        session.push({"t": "conversation", **fields}, besides=connection)
+        event = {"t": "conversation", **fields}
+        conv.node.registry.tell([connection.user], event, besides=connection)

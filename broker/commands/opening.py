@@ -7,6 +7,7 @@ their connection's own task. While one is under way, its connection is not read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct, UnsetType
@@ -82,12 +83,29 @@ class Opening:
             except Exception:  # noqa: BLE001 - the supervisor
                 self._node.counters.crashes += 1
                 standings = [defect("vouching for sessions")] * len(batch)
+            await self._announce(standings)
             for (connection, command, claims), standing in zip(batch, standings, strict=True):
                 try:
                     self._greet(connection, command, claims, standing)
                 except Exception:  # noqa: BLE001 - the supervisor
                     connection.crashed()
             self._node.flusher.flush_now()
+
+    async def _announce(self, standings: Iterable[User | Refusal]) -> None:
+        """In a cluster: nobody's session opens before the other nodes know of it."""
+        if self._node.cluster is not None:
+            users = {
+                user.id: user.show_online != "everyone"
+                for user in standings
+                if not isinstance(user, Refusal)
+            }
+            if users:
+                await self._node.cluster.here.announce(users)
+
+    def _withdraw(self, user: int) -> None:
+        """It did not come to a session."""
+        if self._node.cluster is not None and user not in self._node.registry.sessions:
+            self._node.cluster.here.departed(user)
 
     def _greet(
         self, connection: Connection, command: Hello, claims: Claims, standing: User | Refusal
@@ -98,6 +116,8 @@ class Opening:
             device = command.device or ""
             _open(connection, standing, claims.session, device)
             connection.answer(self._welcome(command.id, standing.id, claims.session))
+        else:
+            self._withdraw(standing.id)
         connection.release(HELD_BY_JOB)
 
     def _welcome(self, command_id: int, user: int, session: str) -> Welcome:
@@ -125,7 +145,9 @@ class Opening:
         device = command.device or ""
         address = address_of(connection.peer)
         done = await login(self._services, command.name, command.password, device, address)
+        await self._announce([done.user])
         if connection.closing:
+            self._withdraw(done.user.id)
             return
         _open(connection, done.user, done.session, device)
         welcome = self._welcome(command.id, done.user.id, done.session)

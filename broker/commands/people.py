@@ -103,6 +103,8 @@ async def _profile_set(connection: Connection, command: ProfileSet) -> None:
     node.registry.hide(connection.user, account.show_online != "everyone")
     if _SEEN_BY_WATCHERS & changes.keys():
         node.presence.changed(connection.user)
+        if node.cluster is not None:
+            node.cluster.here.hide(connection.user, account.show_online != "everyone")
 
 
 def _own_profile(account: User) -> dict[str, object]:

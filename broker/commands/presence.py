@@ -25,7 +25,9 @@ def presence_get(connection: Connection, command: PresenceGet) -> None:
 
 
 async def _look(connection: Connection, command: PresenceWatch | PresenceGet) -> None:
-    states = await connection.node.presence.look(command.users)
+    # Who watches is told changes as this node learns of them, so that is what they begin with.
+    watches = type(command) is PresenceWatch
+    states = await connection.node.presence.look(command.users, as_stored=not watches)
     first = Room(connection).fill(states)
     connection.ok(command.id, users=first)
     done = len(first)

@@ -1,10 +1,17 @@
-"""How often one address may do something: token buckets, bounded in number. No I/O."""
+"""How often one address may do something: token buckets, bounded in number.
+
+Counted in this process, or for all nodes where they share what can be forgotten.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from math import ceil
+
+from actors.faults import log_outage
+from storage.errors import Unavailable
+from storage.shared import Ephemeral
 
 ADDRESSES_MAX = 10_000
 """Beyond, the address that was quiet for longest is forgotten, which is to its advantage."""
@@ -41,3 +48,24 @@ class RateLimit:
         if len(self._buckets) > ADDRESSES_MAX:
             self._buckets.popitem(last=False)
         return wait_ms
+
+
+class SharedLimit:
+    """`RateLimit` for all nodes together; where they cannot be asked, for this one alone."""
+
+    def __init__(
+        self, what: str, per_minute: int, now: Callable[[], float], shared: Ephemeral | None = None
+    ) -> None:
+        self._what = what
+        self._per_minute = per_minute
+        self._shared = shared
+        self._own = RateLimit(per_minute, now)
+
+    async def wait_ms(self, address: str) -> int:
+        """As of `RateLimit`."""
+        if self._shared is not None and self._per_minute:
+            try:
+                return await self._shared.wait_ms(self._what, address, per_minute=self._per_minute)
+            except Unavailable as error:
+                log_outage(error)
+        return self._own.wait_ms(address)

@@ -111,10 +111,17 @@ class Standing(Struct):
 
 
 async def standings(connection: Connection) -> list[Standing]:
-    """All of the caller's conversations, in no order. One look into the store."""
+    """All of the caller's conversations, in no order. One look into the store, and of what other
+    nodes have in hand, one question to each. Raises `Unavailable`."""
     node = connection.node
+    memberships = await node.store.memberships(connection.user)
+    if node.cluster is not None:
+        elsewhere = [m for m in memberships if m.head.open and active(node, m.conv) is None]
+        heads = await node.cluster.heads([m.conv for m in elsewhere])
+        for membership in elsewhere:
+            membership.head = heads[membership.conv]
     found = []
-    for membership in await node.store.memberships(connection.user):
+    for membership in memberships:
         standing = stand(node, connection.user, membership)
         if standing is not None:
             found.append(standing)

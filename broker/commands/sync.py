@@ -88,12 +88,12 @@ def _fill(room: Room, standing: Standing, payloads: list[bytes]) -> list[Raw]:
 
 def _catch_up(connection: Connection, conv: str, last: int, item: dict[str, Any]) -> None:
     """The connection is live again if the answer reaches the head; if not, the answer says so."""
-    actor = connection.node.registry.conversations.get(conv)
+    actor = connection.node.registry.live(conv)
     if actor is not None and connection.user in actor.members and item["head"] < actor.head:
         # It has moved on while the entries were read, and the client goes by this head.
         item["head"] = actor.head
         item["more"] = True
     if actor is not None:
-        actor.caught_up(connection, last, item["head"])
+        connection.reached(actor, last, item["head"])
     elif last >= item["head"]:
         connection.no_longer_behind(conv)

@@ -33,7 +33,7 @@ class MemoryLeases:
 
     async def beat(self, record: NodeRecord) -> bool:
         await trio.lowlevel.checkpoint()
-        if self._beat_of(record.incarnation) != record.beat - 1:
+        if self._beat_of(record.incarnation) not in (record.beat - 1, record.beat):
             return False
         self._nodes[record.incarnation] = copy(record)
         return True

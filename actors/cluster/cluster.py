@@ -1,0 +1,370 @@
+"""What makes a node one of many: its links, and what it hears and says over them.
+
+Owned by `actors.node.Node`; None there where one process is alone. Here words become plain calls:
+commands go to this node's conversations, entries to its followers, news of users to the registry.
+Decides nothing about messages; who owns what is `placement`'s business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from actors.cluster import words as w
+from actors.cluster.following import Following
+from actors.cluster.heads import Asker
+from actors.cluster.hearing import hear
+from actors.cluster.here import Here
+from actors.cluster.moving import LOOK_AGAIN_S, settle_slots
+from actors.cluster.peer import Peer
+from actors.cluster.placement import Placement, new_incarnation
+from actors.cluster.route import Remote, Route
+from actors.cluster.status import status
+from actors.faults import log_outage
+from storage.errors import Unavailable
+from storage.names import slot_of
+from storage.records import Head, NodeRecord, SlotRecord
+
+if TYPE_CHECKING:
+    from actors.conversation import Conversation
+    from actors.node import Node
+    from storage.shared import Bus, Leases, PresenceStore
+
+log = logging.getLogger("parley.cluster")
+
+TICK_S = 0.25
+"""Links are looked at this often: heartbeats, lost sessions, commands that waited for too long."""
+HEADS_TIMEOUT_S = 5.0
+TAKE_UP_AT_ONCE = 64
+"""Conversations that are taken up after their owner's death, at once."""
+
+
+class Cluster:
+    """`delivery` is held by whoever fans out and flushes, so that one pass ends before the next."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        name: str,
+        inbox: str,
+        leases: Leases,
+        bus: Bus,
+        presence: PresenceStore,
+        lease_ms: int,
+    ) -> None:
+        self.node = node
+        self.inbox = inbox
+        self.leases = leases
+        self.bus = bus
+        self.record = NodeRecord(
+            node=name,
+            incarnation=new_incarnation(name),
+            inbox=inbox,
+            started_ms=node.started_ms,
+        )
+        self.placement = Placement(self, lease_ms=lease_ms)
+        self.here = Here(self, presence, ttl_ms=lease_ms)
+        self.peers: dict[str, Peer] = {}
+        self.following = Following(self)
+        self.routes: dict[int, Route] = {}
+        self.doubtful: set[str] = set()
+        """Conversations of ours that were left open: what was told of them is not known."""
+        self.delivery = trio.Lock()
+        self.suspect: Any = None
+        """Called when a session may have ended; the app hands it in."""
+        self._tags: dict[int, Route] = {}
+        self._last_tag = 0
+        self._head_answers: dict[int, tuple[trio.Event, list[tuple[str, int, int]]]] = {}
+        self._to_take_up: list[str] = []
+        self._idle: dict[str, int] = {}
+
+    def status(self) -> dict[str, object]:
+        """What this node knows of the cluster, for those who look."""
+        return status(self)
+
+    def start(self, tasks: trio.Nursery) -> None:
+        """Run everything; the nursery is the node's."""
+        for task in (
+            self.run,
+            self.run_ticks,
+            self.run_take_up,
+            self.run_put_away,
+            self.placement.run_beat,
+            self.placement.run,
+            self.here.run,
+        ):
+            tasks.start_soon(task)
+
+    async def joined(self) -> None:
+        """Wait until this node has had its first look at the others, and its share of slots."""
+        while not self.placement.joined:  # noqa: ASYNC110
+            await trio.sleep(LOOK_AGAIN_S)
+
+    def listens(self, http: str, tcp: str) -> None:
+        """Where clients reach this node, for those who look at the cluster."""
+        self.placement.listens(http, tcp)
+
+    async def leave(self) -> None:
+        """The last thing: what is still owned is settled, and the node is gone."""
+        try:
+            await self.settle_slots(set(self.placement.owned))
+        except Unavailable as error:
+            log_outage(error)
+        await self.placement.remove()
+        await self.here.forget()
+
+    # Hearing
+
+    async def run(self) -> None:
+        """Take what the bus brings, a batch at a time."""
+        while True:
+            messages = await self.bus.receive()
+            async with self.delivery:
+                for data in messages:
+                    self._open(data)
+                await self.node.flusher.flush_turn()
+
+    def _open(self, data: bytes) -> None:
+        try:
+            envelope = w.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.warning("an unreadable envelope of %d bytes was dropped", len(data))
+            return
+        if envelope.sender == self.inbox:
+            return
+        peer = self.peer(envelope.sender)
+        heard = peer.link.hear(envelope, self.node.now())
+        self.here.confirmed()
+        if heard.begins:
+            self._in_doubt(peer)
+        for word in heard.words:
+            hear(self, peer, word)
+
+    async def answer_heads(self, peer: Peer, word: w.AskHeads) -> None:
+        """Tell a peer how far conversations of this node are."""
+        asker = Asker(self.node, word.convs)
+        with trio.move_on_after(HEADS_TIMEOUT_S):
+            await asker.wait()
+        heads = [(conv, head.seq, head.ts) for conv, head in asker.heads.items()]
+        peer.say(w.Heads(word.tag, heads))
+        self.node.flusher.kick()
+
+    def heads_told(self, word: w.Heads) -> None:
+        """A peer's answer."""
+        waiting = self._head_answers.get(word.tag)
+        if waiting is not None:
+            waiting[1].extend(word.heads)
+            waiting[0].set()
+
+    # Links
+
+    def peer(self, inbox: str) -> Peer:
+        """The peer that hears at an inbox, known so far or not."""
+        peer = self.peers.get(inbox)
+        if peer is None:
+            peer = self.peers[inbox] = Peer(self, inbox)
+            self._begin(peer)
+            self.placement.look_soon()
+        return peer
+
+    def set_peers(self, inboxes: set[str]) -> None:
+        """Those nodes live; links to others end."""
+        for inbox in inboxes:
+            self.peer(inbox)
+        for inbox in [inbox for inbox in self.peers if inbox not in inboxes]:
+            peer = self.peers[inbox]
+            if peer.link.in_step(self.node.now()):
+                continue  # it lives, but its record is not there yet, or it has just begun anew
+            del self.peers[inbox]
+            peer.drop()
+            self._in_doubt(peer)
+            self.following.orphan(peer)
+        self.here.confirmed()
+
+    def _begin(self, peer: Peer) -> None:
+        peer.begin(*self.here.all())
+        self._in_doubt(peer)
+
+    def _in_doubt(self, peer: Peer) -> None:
+        for route in list(self.routes.values()):
+            route.in_doubt(peer)
+
+    async def run_ticks(self) -> None:
+        """Heartbeats, new sessions of links, and an end to waiting."""
+        while True:
+            await trio.sleep(TICK_S)
+            now = self.node.now()
+            for peer in list(self.peers.values()):
+                if peer.link.may_begin(now):
+                    self._begin(peer)
+                peer.mark_dirty()
+            for route in list(self.routes.values()):
+                route.expire(now)
+                if not route.pending:
+                    self.drop_route(route)
+                    route.ended = True
+            self.following.forget_orphans(now)
+            self.here.confirmed()
+            self.node.flusher.kick()
+
+    def lag_ms(self) -> int:
+        """The age of the oldest word to any peer that is not confirmed."""
+        now = self.node.now()
+        lags = [peer.link.lag_s(now) for peer in self.peers.values()]
+        return round(max(lags, default=0.0) * 1000)
+
+    def tell_slots(self, records: Iterable[SlotRecord]) -> None:
+        """Let everybody know at once what they would find out soon."""
+        told = [(record.slot, record.owner, record.epoch) for record in records]
+        if told:
+            self.tell_all(w.Slots(told))
+
+    def tell_all(self, word: w.AnyWord) -> None:
+        """A word to every peer."""
+        encoded = w.encode(word)
+        for peer in self.peers.values():
+            peer.say_encoded(encoded)
+        self.node.flusher.kick()
+
+    # Routes
+
+    def route(self, name: str) -> Remote | None:
+        """The way to a conversation of another node; None if it is this node's own."""
+        slot = slot_of(name)
+        route = self.routes.get(slot)
+        if route is None:
+            if self.placement.epoch_of(slot):
+                return None
+            route = self.routes[slot] = Route(self, slot)
+            route.settle()
+        return Remote(name, route)
+
+    def reroute(self) -> None:
+        """Slots have changed hands."""
+        for route in list(self.routes.values()):
+            route.settle()
+
+    def drop_route(self, route: Route) -> None:
+        if self.routes.get(route.slot) is route:
+            del self.routes[route.slot]
+
+    def next_tag(self, route: Route) -> int:
+        self._last_tag += 1
+        self._tags[self._last_tag] = route
+        return self._last_tag
+
+    def tagged(self, tag: int) -> Route | None:
+        return self._tags.get(tag)
+
+    def take_tag(self, tag: int) -> Route | None:
+        return self._tags.pop(tag, None)
+
+    # Moving
+
+    async def settle_slots(self, slots: Collection[int]) -> None:
+        """Finish what is under way in these slots, so that another node can own them."""
+        await settle_slots(self, slots)
+
+    def put_away(self, conversation: Conversation) -> None:
+        """A conversation of ours is idle: say in the store how far it is."""
+        self._idle[conversation.name] = conversation.epoch
+
+    async def run_put_away(self) -> None:
+        """Put away what was left, as much as gathers meanwhile."""
+        active = self.node.registry.conversations
+        while True:
+            await trio.sleep(TICK_S)
+            # Not what is active again already: that activation will end as well.
+            idle = {conv: epoch for conv, epoch in self._idle.items() if conv not in active}
+            self._idle.clear()
+            if idle:
+                try:
+                    await self.node.store.put_away(idle)
+                except Unavailable as error:
+                    log_outage(error)  # they stay open: who asks for their heads, asks here
+
+    async def resolved(self, slots: Collection[int]) -> None:
+        """Wait until no other node has commands of clients here for these slots."""
+        # Rare and short; an event would have to be thought of with every answer.
+        while any(  # noqa: ASYNC110
+            slot in self.routes and self.routes[slot].unresolved() for slot in slots
+        ):
+            await trio.sleep(LOOK_AGAIN_S)
+
+    def abandon_all(self) -> None:
+        """The lease is lost: others write what was ours."""
+        self.doubtful.clear()
+        self._to_take_up.clear()
+        self._idle.clear()
+        for conversation in list(self.node.registry.conversations.values()):
+            conversation.abandon()
+        for conversation in list(self.node.registry.leaving):
+            conversation.abandon()
+        self.reroute()
+
+    def take_up(self, convs: Iterable[str]) -> None:
+        """Conversations that a former owner left open: they do not wait for their next use."""
+        for conv in convs:
+            self.doubtful.add(conv)
+            self._to_take_up.append(conv)
+
+    async def run_take_up(self) -> None:
+        """Take up, some at a time, what `take_up` was told."""
+        while True:
+            registry = self.node.registry
+            while self._to_take_up and self.node.turn.loads_waiting < TAKE_UP_AT_ONCE:
+                conv = self._to_take_up.pop()
+                if conv in self.doubtful and registry.owns(conv):
+                    registry.conversation(conv)
+            await trio.sleep(TICK_S if not self._to_take_up else 0.01)
+
+    # Heads
+
+    async def heads(self, convs: Sequence[str]) -> dict[str, Head]:
+        """How far these are; only their writers know. Raises `Unavailable`."""
+        heads: dict[str, Head] = {}
+        with trio.move_on_after(HEADS_TIMEOUT_S):
+            while missing := [conv for conv in convs if conv not in heads]:
+                heads |= await self._ask_heads(missing)
+                if len(heads) < len(convs):
+                    self.placement.look_soon()
+                    await trio.sleep(TICK_S)
+        if len(heads) < len(convs):
+            raise Unavailable("the node of a conversation cannot be reached")
+        return heads
+
+    async def _ask_heads(self, convs: Sequence[str]) -> dict[str, Head]:
+        own: list[str] = []
+        others: dict[Peer, list[str]] = {}
+        for conv in convs:
+            slot = slot_of(conv)
+            inbox = self.placement.owner_inbox(slot)
+            if self.placement.epoch_of(slot):
+                own.append(conv)
+            elif inbox is not None and inbox in self.peers:
+                others.setdefault(self.peers[inbox], []).append(conv)
+        heads: dict[str, Head] = {}
+        async with trio.open_nursery() as nursery:
+            for peer, asked in others.items():
+                nursery.start_soon(self._ask_peer, peer, asked, heads)
+            if own:
+                heads |= await Asker(self.node, own).wait()
+        return heads
+
+    async def _ask_peer(self, peer: Peer, convs: list[str], heads: dict[str, Head]) -> None:
+        self._last_tag += 1
+        tag = self._last_tag
+        waiting = self._head_answers[tag] = (trio.Event(), [])
+        try:
+            peer.say(w.AskHeads(tag, convs))
+            self.node.flusher.kick()
+            with trio.move_on_after(HEADS_TIMEOUT_S / 4):
+                await waiting[0].wait()
+        finally:
+            del self._head_answers[tag]
+        heads |= {conv: Head(seq, ts) for conv, seq, ts in waiting[1]}

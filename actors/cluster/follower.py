@@ -1,0 +1,189 @@
+"""A conversation of another node, as the clients here see it: who gets it live, and up to where.
+
+The owner says who of the users here are members, and sends each batch once; the fan-out is done
+here. `head` is what the clients here were told. Where the next batch does not follow it, what lacks
+is read from the store, while later batches wait; where that is too much, clients are told that they
+are behind, and pull. Decides nothing else, and never writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.faults import log_outage
+from actors.images import Drafts
+from actors.memory import draft_again
+from actors.subscribers import Subscribers
+from storage.errors import Unavailable
+from storage.records import decode_entry
+
+if TYPE_CHECKING:
+    from actors.cluster.cluster import Cluster
+    from actors.cluster.peer import Peer
+    from actors.connection import Connection
+    from actors.outbox import Outbox
+
+GAP_MAX_ENTRIES = 1_000
+"""More than this is not read for the clients: they are behind."""
+GAP_PENDING_MAX_BYTES = 4 * 1024 * 1024
+"""Batches that wait for a gap to be read; beyond, clients are behind."""
+
+
+class Follower:
+    __slots__ = (
+        "_cluster",
+        "_last",
+        "_pending",
+        "_pending_bytes",
+        "_reading",
+        "epoch",
+        "head",
+        "members",
+        "name",
+        "owner",
+        "subscribers",
+        "used_at",
+    )
+
+    def __init__(self, cluster: Cluster, name: str, head: int) -> None:
+        self._cluster = cluster
+        self.name = name
+        self.head = head
+        self.owner: Peer | None = None
+        """None: it was this node's, or its owner is gone, and nobody else has spoken yet."""
+        self.epoch = 0
+        self.members: dict[int, None] = {}
+        """Users with a session here whom the owner tells."""
+        self.subscribers = Subscribers(cluster.node, self)
+        self.used_at = cluster.node.now()
+        self._reading = False
+        self._last = head
+        self._pending: list[tuple[int, Drafts]] = []
+        self._pending_bytes = 0
+
+    # Who is told
+
+    def admit(self, user: int) -> bool:
+        """A member is told from here on; False if they were before."""
+        if user in self.members:
+            return False
+        self.members[user] = None
+        registry = self._cluster.node.registry
+        registry.interested(user, self)
+        for connection in registry.connections_of(user):
+            self.subscribe(connection)
+        return True
+
+    def expel(self, user: int) -> None:
+        """A member is told no more."""
+        if self.members.pop(user, 0) is None:
+            registry = self._cluster.node.registry
+            registry.lost_interest(user, self)
+            for connection in registry.connections_of(user):
+                self.unsubscribe(connection)
+                connection.no_longer_behind(self.name)
+
+    def subscribe(self, connection: Connection) -> None:
+        """Live entries from the next one on."""
+        self.subscribers.add(connection)
+
+    def unsubscribe(self, outbox: Outbox) -> None:
+        self.subscribers.discard(outbox)
+
+    def reach(self, peer: Peer, user: int) -> None:
+        """A member has come to another node: that is the owner's business."""
+
+    def end(self) -> None:
+        """Nobody here is told any more."""
+        registry = self._cluster.node.registry
+        for user in self.members:
+            registry.lost_interest(user, self)
+        self.members.clear()
+        self._pending.clear()
+
+    # What is told
+
+    def batch(self, first: int, drafts: Drafts) -> None:
+        """New entries, from `first` on."""
+        self.used_at = self._cluster.node.now()
+        last = first + len(drafts.payloads) - 1
+        if last <= self.head:
+            return
+        if self._reading or first > self.head + 1:
+            self._wait(first, drafts)
+            return
+        if first <= self.head:
+            drafts = drafts.part(self.head + 1 - first, len(drafts.payloads))
+        self.head = last
+        # What others wrote in this pass must not be overtaken by what senders are written directly.
+        self._cluster.node.flusher.settle()
+        self.subscribers.fan_out(drafts)
+
+    def lack(self, head: int) -> None:
+        """The owner has entries up to `head`: read what was not told here."""
+        if head > max(self.head, self._last):
+            self._last = head
+            self._read_gap()
+
+    def fall_behind(self, head: int) -> None:
+        """Everybody here has to pull."""
+        self.head = max(self.head, head)
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._cluster.node.flusher.settle()
+        self.subscribers.fall_behind()
+
+    def _wait(self, first: int, drafts: Drafts) -> None:
+        self._pending.append((first, drafts))
+        self._pending_bytes += sum(map(len, drafts.payloads))
+        self._last = max(self._last, first - 1)
+        if self._pending_bytes > GAP_PENDING_MAX_BYTES:
+            self.fall_behind(first + len(drafts.payloads) - 1)
+        else:
+            self._read_gap()
+
+    def _read_gap(self) -> None:
+        if self._last - self.head > GAP_MAX_ENTRIES:
+            self.fall_behind(self._last)
+        elif not self._reading:
+            self._reading = True
+            self._cluster.node.tasks.start_soon(self._fill)
+
+    async def _fill(self) -> None:
+        """Read from the store up to what is known to be there; then go on with what waited."""
+        cluster = self._cluster
+        try:
+            while self._last > self.head:
+                after, limit = self.head, self._last - self.head
+                async with cluster.node.queries:
+                    payloads = await cluster.node.store.read(self.name, after=after, limit=limit)
+                async with cluster.delivery:
+                    self._told(after, payloads, limit)
+                    await cluster.node.flusher.flush_turn()
+        except Unavailable as error:
+            log_outage(error)
+            self.fall_behind(max([self._last, *self._lasts()]))
+        finally:
+            self._reading = False
+        pending, self._pending = self._pending, []
+        self._pending_bytes = 0
+        async with cluster.delivery:
+            for first, drafts in pending:
+                self.batch(first, drafts)
+            await cluster.node.flusher.flush_turn()
+
+    def _lasts(self) -> list[int]:
+        return [first + len(drafts.payloads) - 1 for first, drafts in self._pending]
+
+    def _told(self, after: int, payloads: list[bytes], wanted: int) -> None:
+        if self.head != after:
+            return  # it fell behind meanwhile
+        if len(payloads) < wanted:
+            self.fall_behind(self._last)
+            return
+        drafts = Drafts()
+        for payload in payloads:
+            draft_again(drafts, decode_entry(payload), payload)
+        self.head = after + len(payloads)
+        self._cluster.node.flusher.settle()
+        self.subscribers.fan_out(drafts)

@@ -1,0 +1,59 @@
+"""Giving slots away without losing anything: finish, make sure that all were told, put away.
+
+New commands for these slots wait on their routes meanwhile; that they do not wait long is why only
+so many slots move at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from actors.cluster.cluster import Cluster
+
+FINISH_TIMEOUT_S = 5.0
+"""For what is under way; a conversation that is not done by then is abandoned, which loses nothing:
+what it has not acknowledged is asked again of the new owner."""
+CONFIRM_TIMEOUT_S = 1.0
+"""For peers to confirm that they have heard everything; else the new owner is left to doubt."""
+LOOK_AGAIN_S = 0.002
+
+
+async def settle_slots(cluster: Cluster, slots: Collection[int]) -> None:
+    """Have no conversation of these slots active. Raises `Unavailable`."""
+    registry = cluster.node.registry
+    leaving = [conv for conv in registry.conversations.values() if conv.slot in slots]
+    for conversation in leaving:
+        registry.withdraw(conversation)
+    try:
+        with trio.move_on_after(FINISH_TIMEOUT_S):
+            # A few times in the life of a node; events would cost every turn something.
+            while not all(conversation.quiet() for conversation in leaving):  # noqa: ASYNC110
+                await trio.sleep(LOOK_AGAIN_S)
+        marks = {peer: peer.mark() for conv in leaving for peer in conv.subscribers.peers}
+        with trio.move_on_after(CONFIRM_TIMEOUT_S):
+            while not all(  # noqa: ASYNC110
+                p.passed(mark) or p.out_of_reach(mark) for p, mark in marks.items()
+            ):
+                await trio.sleep(LOOK_AGAIN_S)
+        clean = {
+            conv.name: conv.epoch
+            for conv in leaving
+            if conv.quiet()
+            and conv.loaded
+            and all(peer.passed(marks[peer]) for peer in conv.subscribers.peers if peer in marks)
+        }
+        if clean:
+            await cluster.node.store.put_away(clean)
+        for conversation in leaving:
+            if conversation.name in clean and conversation.quiet():
+                conversation.hand_over()
+    finally:
+        for conversation in leaving:
+            if not conversation.abandoned:
+                # Should it come back to this node, what was told of it is not known.
+                cluster.doubtful.add(conversation.name)
+                conversation.abandon()

@@ -1,0 +1,209 @@
+"""The way of a client's commands to a conversation that another node owns.
+
+One route for each slot that is not this node's. Commands go to the owner in their order and wait
+for its answers; while nobody owns the slot they wait here. What an owner did not look at is sent to
+the next one. Where it cannot be known whether a command was done, one that may be done twice
+without harm (it has a key, or changes nothing) is sent again; of any other the client is told so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from actors.cluster.words import Ask
+from broker.wire import commands as c
+from broker.wire.codec import MSGPACK
+from broker.wire.errors import Code, Refusal
+
+if TYPE_CHECKING:
+    from actors.cluster.cluster import Cluster
+    from actors.cluster.peer import Peer
+    from actors.connection import Connection
+
+ROUTE_MAX_COMMANDS = 65_536
+"""Commands that wait on one route; further ones are refused with `unavailable`."""
+COMMAND_TIMEOUT_S = 15.0
+"""After this, a client is told that the outcome is unknown."""
+
+REPEATABLE = frozenset(
+    {
+        c.Send,
+        c.Edit,
+        c.Recall,
+        c.Pin,
+        c.Unpin,
+        c.React,
+        c.History,
+        c.Message,
+        c.Read,
+        c.Delivered,
+        c.Typing,
+        c.GroupGet,
+        c.GroupMembers,
+        c.ConversationSet,
+    }
+)
+"""Commands that have a key, or change nothing when they are done again."""
+
+NOT_REACHED = Refusal(
+    Code.UNAVAILABLE, "the node of this conversation cannot be reached: try again"
+)
+IN_DOUBT = Refusal(
+    Code.UNAVAILABLE,
+    "the node of this conversation cannot be reached; the outcome is unknown: try again",
+)
+
+
+class Pending(Struct, gc=False):
+    """A command under way: `peer` has it, or nobody yet."""
+
+    connection: Connection
+    command: Any
+    deadline: float
+    peer: Peer | None = None
+
+
+class Remote:
+    """A conversation elsewhere, to those who post commands to it."""
+
+    __slots__ = ("name", "route")
+
+    def __init__(self, name: str, route: Route) -> None:
+        self.name = name
+        self.route = route
+
+    @property
+    def ended(self) -> bool:
+        """Whether to look for the conversation anew: it may be this node's by now."""
+        return self.route.ended
+
+    def post(self, connection: Connection, command: Any, rule: object) -> bool:
+        """As of `Conversation`; the rule is for the owner to know."""
+        self.route.post(connection, command)
+        return True
+
+
+class Route:
+    def __init__(self, cluster: Cluster, slot: int) -> None:
+        self._cluster = cluster
+        self.slot = slot
+        self.ended = False
+        self.pending: dict[int, Pending] = {}
+        """By their tags, in the order of the commands."""
+        self._peer: Peer | None = None
+        self._straight = True
+        """Whether all that is pending is with `_peer`, so that a new command may follow."""
+
+    def post(self, connection: Connection, command: Any) -> None:
+        """Send a command to the owner, when there is one."""
+        if len(self.pending) >= ROUTE_MAX_COMMANDS:
+            connection.refuse(command.id, NOT_REACHED)
+            return
+        cluster = self._cluster
+        tag = cluster.next_tag(self)
+        pending = Pending(connection, command, cluster.node.now() + COMMAND_TIMEOUT_S)
+        self.pending[tag] = pending
+        if self._straight and self._peer is not None:
+            self._send(tag, pending)
+        else:
+            self._straight = False
+
+    def _send(self, tag: int, pending: Pending) -> None:
+        peer = self._peer
+        assert peer is not None
+        pending.peer = peer
+        connection, command = pending.connection, pending.command
+        peer.say(
+            Ask(
+                tag,
+                self.slot,
+                connection.number,
+                connection.user,
+                connection.wire.index,
+                MSGPACK.encode(command),
+            )
+        )
+
+    # What comes back
+
+    def answered(self, tag: int, reply: bytes) -> None:
+        """The owner's answer, in the client's encoding."""
+        pending = self.pending.pop(tag, None)
+        if pending is not None:
+            pending.connection.answer_encoded(reply)
+
+    def moved(self, tag: int) -> None:
+        """The peer that has the command is not the owner, and did nothing."""
+        pending = self.pending.get(tag)
+        if pending is not None:
+            if pending.peer is self._peer:
+                self._peer = None
+            pending.peer = None
+            self._straight = False
+            self._cluster.placement.look_soon()
+            self._pump()
+
+    def in_doubt(self, peer: Peer) -> None:
+        """What this peer was asked may have been done, or lost, and so may its answers."""
+        for tag, pending in list(self.pending.items()):
+            if pending.peer is peer:
+                pending.peer = None
+                self._straight = False
+                if type(pending.command) not in REPEATABLE:
+                    self._give_up(tag, IN_DOUBT)
+        self._pump()
+
+    def expire(self, now: float) -> None:
+        """Answer those who have waited for too long."""
+        for tag, pending in list(self.pending.items()):
+            if pending.deadline > now:
+                break
+            self._give_up(tag, NOT_REACHED if pending.peer is None else IN_DOUBT)
+
+    def _give_up(self, tag: int, refusal: Refusal) -> None:
+        pending = self.pending.pop(tag)
+        self._cluster.take_tag(tag)
+        pending.connection.refuse(pending.command.id, refusal)
+        self._cluster.node.flusher.kick()
+
+    # Where it leads
+
+    def settle(self) -> None:
+        """Go by what placement knows now."""
+        placement = self._cluster.placement
+        if placement.epoch_of(self.slot):
+            self._come_home()
+            return
+        inbox = placement.owner_inbox(self.slot)
+        known = inbox is not None and inbox != self._cluster.inbox
+        self._peer = self._cluster.peer(inbox) if inbox is not None and known else None
+        self._pump()
+
+    def unresolved(self) -> bool:
+        """Whether some peer still has commands of this route."""
+        return any(pending.peer is not None for pending in self.pending.values())
+
+    def _come_home(self) -> None:
+        """The slot is this node's: what waits is done here."""
+        self.ended = True
+        pending, self.pending = self.pending, {}
+        self._cluster.drop_route(self)
+        for tag, each in pending.items():
+            self._cluster.take_tag(tag)
+            if each.peer is not None and type(each.command) not in REPEATABLE:
+                each.connection.refuse(each.command.id, IN_DOUBT)
+            else:
+                each.connection.dispatch_again(each.command)
+
+    def _pump(self) -> None:
+        """Send what nobody has; nothing overtakes what another still has to answer."""
+        peer = self._peer
+        for tag, pending in self.pending.items():
+            if pending.peer is None and peer is not None:
+                self._send(tag, pending)
+            elif pending.peer is not peer or peer is None:
+                self._straight = False
+                return
+        self._straight = True
