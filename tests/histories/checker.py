@@ -64,9 +64,7 @@ def _check_log(conv: str, log: list[Map]) -> list[str]:
 
 def _check_intent(intent: Intent, log: list[Map]) -> list[str]:
     where = [
-        entry
-        for entry in log
-        if entry.get("key") == intent.key and entry["from"] == intent.user
+        entry for entry in log if entry.get("key") == intent.key and entry["from"] == intent.user
     ]
     name = f"{intent.conv}: {intent.t} {intent.key}"
     if not intent.settled:
@@ -96,7 +94,9 @@ def _check_seen(
     wrong = []
     for entry in seen:
         if entry.seq > len(log):
-            wrong.append(f"{device.name}: {conv}: saw entry {entry.seq}, the log ends at {len(log)}")
+            wrong.append(
+                f"{device.name}: {conv}: saw entry {entry.seq}, the log ends at {len(log)}"
+            )
             continue
         stored = log[entry.seq - 1]
         states = [stored]
@@ -135,4 +135,3 @@ def _check_present(device: DeviceRecord, online: set[int] | None) -> list[str]:
         for user, told in sorted(device.presence.items())
         if told != (user in online)
     ]
-

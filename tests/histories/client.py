@@ -212,7 +212,9 @@ class Client:
             self._take(entry, live=False)
         cursor = self.saw.cursors.get(conv, 0)
         if cursor < reply["head"] and cursor == before:
-            self.record.wrong(f"{self.name}: {conv}: a page after {cursor} of {reply['head']} empty")
+            self.record.wrong(
+                f"{self.name}: {conv}: a page after {cursor} of {reply['head']} empty"
+            )
         if pull.again or cursor < reply["head"]:
             pull.again = False
             self._pulls_due[conv] = trio.current_time()

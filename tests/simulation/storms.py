@@ -40,7 +40,7 @@ def _lasting(world: World, mean_s: float) -> float:
 async def _while(world: World, seconds: float) -> None:
     """Wait, but not into peace."""
     end = trio.current_time() + seconds
-    while not world.peace and trio.current_time() < end:
+    while not world.peace and trio.current_time() < end:  # noqa: ASYNC110 - time is simulated
         await trio.sleep(min(0.5, max(end - trio.current_time(), 0.0)))
 
 
@@ -143,7 +143,8 @@ async def presence_is_lost(world: World) -> None:
 
 
 FAULTS: dict[str, Callable[[World], Awaitable[None]]] = {
-    fault.__name__: fault for fault in (
+    fault.__name__: fault
+    for fault in (
         kill,
         pause,
         drain,

@@ -60,7 +60,9 @@ class Weather:
         if not writes or rng.random() < 0.3:
             return Fate(reach, back, lands=False, fails=Unavailable(f"{name}: away"))
         doubt = Unavailable(f"{name}: no answer", applied=None)
-        what = rng.choice(["landed", "never"] if name in NEVER_LATE else ["landed", "never", "late"])
+        what = rng.choice(
+            ["landed", "never"] if name in NEVER_LATE else ["landed", "never", "late"]
+        )
         if what == "late":
             late = rng.uniform(0, 1) ** 3 * LATE_S
             return Fate(reach, back, lands=False, fails=doubt, lands_after_s=late)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class World:
                 await rage(self)
             await self._heal()
             with trio.move_on_after(SETTLE_S):
-                while not self._settled():
+                while not self._settled():  # noqa: ASYNC110 - time is simulated
                     await trio.sleep(0.5)
             await trio.sleep(QUIET_S)
             wrong = check(self.record, self._truth())
@@ -160,7 +161,7 @@ class World:
             for weather in (node.weather, node.presence_weather, node.leases_weather):
                 weather.clear()
             node.resume()
-        while any(node.draining for node in self.nodes):
+        while any(node.draining for node in self.nodes):  # noqa: ASYNC110
             await trio.sleep(0.1)
         for node in self.nodes:
             if not node.up:
@@ -228,10 +229,12 @@ async def _found(store: MemoryStore, id_: int, members: Iterable[int]) -> None:
 def simulate(seed: int, plan: Plan, *, keep_trace: bool = False) -> Outcome:
     """Play one seed to its end."""
 
+    defects = _Defects()
+
     async def main() -> Outcome:
         async with trio.open_nursery() as nursery:
             world = World(plan, seed, nursery, keep_trace=keep_trace)
-            wrong = await world.play()
+            wrong = await world.play() + defects.seen
             outcome = Outcome(
                 seed,
                 wrong,
@@ -243,8 +246,31 @@ def simulate(seed: int, plan: Plan, *, keep_trace: bool = False) -> Outcome:
             nursery.cancel_scope.cancel()
         return outcome
 
-    with few_slots():
+    with few_slots(), defects:
         return run_repeatably(seed, main)
+
+
+class _Defects(logging.Handler):
+    """Hears what nodes log; what a supervisor has caught is a defect, wherever it was."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0] is not None:
+            self.seen.append(logging.Formatter().format(record))
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("parley")
+        self._before = logger.propagate
+        logger.propagate = False
+        logger.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("parley")
+        logger.propagate = self._before
+        logger.removeHandler(self)
 
 
 @contextmanager

@@ -1,0 +1,33 @@
+"""Which plan a seed has: everything at once, or a few kinds of faults that are seen better alone."""
+
+from __future__ import annotations
+
+import random
+
+from tests.histories.people import Habits
+from tests.simulation.storms import FAULTS
+from tests.simulation.world import Plan
+
+ALL = tuple(FAULTS)
+FAMILIES = (
+    ALL,
+    ALL,
+    ("kill", "pause", "drain"),
+    ("pause", "cut_off", "leases_fail"),
+    ("store_fails", "store_is_slow", "cut_off"),
+    ("bus_loses", "bus_is_slow", "bus_is_away", "bus_is_cut"),
+    ("drain", "kill", "bus_loses"),
+    ("kill", "store_fails", "presence_is_lost"),
+)
+
+
+def plan_of(seed: int) -> Plan:
+    """Always the same for a seed."""
+    rng = random.Random(f"plan {seed}")
+    return Plan(
+        nodes=rng.choice([2, 3, 3, 3, 4]),
+        faults=rng.choice(FAMILIES),
+        mean_between_s=rng.choice([2.0, 4.0, 8.0]),
+        habits=Habits(think_s=rng.choice([1.0, 2.0])),
+        strict=rng.random() < 0.3,
+    )
