@@ -1,7 +1,7 @@
 """The way through a Redis Cluster: each command to the node that has its key's slot.
 
 Blocking, for one thread. A node that fails takes only its own commands with it, and is left alone
-for a moment; redirections are followed, and the map of slots is read anew after each surprise.
+for a moment; redirections are followed, and the map of slots is read anew after a surprise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ REDIRECTIONS_MAX = 3
 
 LEFT_ALONE_S = 5.0
 """How long a node that failed is not tried again: its commands fail at once."""
+
+RELEARN_S = 0.1
+"""The map of slots is read no more often than this, however many surprises there are."""
 
 CLUSTER_SLOTS = 16_384
 
@@ -45,11 +48,12 @@ class ClusterRoute:
         self._failed: dict[Address, tuple[float, Unavailable]] = {}
         self._owners: dict[int, Address] = {}
         self._stale = False
+        self._learnt_at = 0.0
         self.interruptions = 0
         self._learn()
 
     def exchange(self, commands: Sequence[Command]) -> list[Answer]:
-        if self._stale:
+        if self._stale and monotonic() - self._learnt_at >= RELEARN_S:
             self._learn()
         answers: list[Answer] = [None] * len(commands)
         left = {index: self._owner(command) for index, command in enumerate(commands)}
@@ -179,6 +183,7 @@ class ClusterRoute:
         self._failed = {at: failure for at, failure in self._failed.items() if at in known}
         self._owners = owners
         self._stale = False
+        self._learnt_at = monotonic()
 
 
 def redirection(text: str, asked: Address) -> Address:
