@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.cassandra.session import Connected
 from tests.helpers import servers
 from tests.helpers.broker import Broker, running_broker
+from tests.helpers.cassandra import connected
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,13 @@ def cassandra_url() -> Iterator[str]:
         return
     with servers.cassandra() as running:
         yield running.url
+
+
+@pytest.fixture(scope="session")
+def cassandra(cassandra_url: str) -> Iterator[Connected]:
+    """A connection to a keyspace of these tests, for `tests.helpers.cassandra.empty_store`."""
+    with connected(cassandra_url) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ class Accounts:
             refused = [
                 (user, key, rows[0]["id"])
                 for (user, key), rows in zip(some, answers, strict=True)
-                if not rows[0]["applied"]
+                if not rows[0]["[applied]"]
             ]
             for user, key, _ in refused:
                 claimed.remove((key, user.id))
@@ -114,15 +114,15 @@ class Accounts:
             if look < HALF_MADE_LOOKS - 1:
                 await trio.sleep(HALF_MADE_PERIOD_S)
         (answer,) = await self._bridge.one(self._bind("void_user", holder), CONDITIONAL)
-        if not answer["applied"]:
+        if not answer["[applied]"]:
             raise NameTaken(user.name)
         retaken = self._bind("retake_name", user.id, key, holder)
         (answer,) = await self._bridge.one(retaken, CONDITIONAL)
-        if answer["applied"]:
+        if answer["[applied]"]:
             return
         # Released meanwhile, or taken over by another.
         (answer,) = await self._bridge.one(self._bind("claim_name", key, user.id), CONDITIONAL)
-        if not answer["applied"]:
+        if not answer["[applied]"]:
             raise NameTaken(user.name)
 
     async def _list(self, made: Sequence[User], keys: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ class Accounts:
             ]
             answers = await self._bridge.all(asked, CONDITIONAL)
             for (user, _), rows in zip(some, answers, strict=True):
-                if not rows[0]["applied"]:
+                if not rows[0]["[applied]"]:
                     raise NameTaken(user.name)
 
     async def _release(self, claimed: Sequence[tuple[str, int]]) -> None:
@@ -157,7 +157,7 @@ class Accounts:
             for key, id_ in claimed:
                 try:
                     (answer,) = await self._bridge.one(self._bind("void_user", id_), CONDITIONAL)
-                    if answer["applied"]:
+                    if answer["[applied]"]:
                         await self._bridge.one(self._bind("release_name", key, id_), CONDITIONAL)
                 except Unavailable:
                     return  # The next who wants the name takes it over.
@@ -258,7 +258,7 @@ class Accounts:
             generation = rows[0][1]
             values = (password_hash, generation + 1, user, generation)
             (answer,) = await self._bridge.one(self._bind("set_password", *values), CONDITIONAL)
-            if answer["applied"]:
+            if answer["[applied]"]:
                 await self._sessions.end_all(user)
                 return
         raise Unavailable("too many change one password", applied=False)

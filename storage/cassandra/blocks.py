@@ -64,7 +64,7 @@ class Blocks:
                 statement = self._bind("next_block", end, self._kind, found)
             # In doubt it fails, and a block is lost at worst.
             (answer,) = await self._bridge.one(statement, CONDITIONAL)
-            if answer["applied"]:
+            if answer["[applied]"]:
                 self._next, self._end = start, end
                 return
             found = answer["next"]

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import trio
 
 from storage.cassandra.bridge import Bridge
 from storage.cassandra.connection import CONDITIONAL, EXACT, READ
 from storage.cassandra.known import Knowledge
-from storage.cassandra.statements import NODE_CHANGING, NODE_FIELDS, Statements
+from storage.cassandra.statements import Statements
 from storage.errors import Unavailable
 from storage.names import SLOTS
 from storage.records import NodeRecord, SlotRecord
 
 CLAIMS_AT_ONCE = 32
 """Slots that are claimed at once; the others wait, as conditional writes are heavy."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(NodeRecord).decode
 
 
 class CassandraLeases:
@@ -34,24 +38,21 @@ class CassandraLeases:
     async def beat(self, record: NodeRecord) -> bool:
         """See `Leases.beat`."""
         self._known.shared = True
+        encoded = _encode(record)
         if record.beat == 1:
-            values = [getattr(record, name) for name in NODE_FIELDS]
-            write = self._bind("first_beat", *values)
+            write = self._bind("first_beat", record.incarnation, 1, encoded)
         else:
-            values = [getattr(record, name) for name in NODE_CHANGING]
-            write = self._bind("next_beat", *values, record.incarnation, record.beat - 1)
-        if await self._applied(write):
-            return True
-        return await self._beat_of(record.incarnation) == record.beat
+            beat = record.beat
+            write = self._bind("next_beat", beat, encoded, record.incarnation, beat - 1)
+        applied = await self._applied(write)
+        if applied is None:
+            return await self._beat_of(record.incarnation) == record.beat
+        return applied
 
     async def nodes(self) -> list[NodeRecord]:
         """See `Leases.nodes`."""
         rows = await self._bridge.one(self._bind("nodes"), READ)
-        return [
-            NodeRecord(**dict(zip(NODE_FIELDS, row, strict=True)))
-            for row in rows
-            if all(value is not None for value in row)
-        ]
+        return [_decode(record) for (record,) in rows if record is not None]
 
     async def remove(self, incarnation: str, beat: int) -> bool:
         """See `Leases.remove`."""
@@ -87,10 +88,12 @@ class CassandraLeases:
             if error.applied is False:
                 raise
             return await self._look(wanted)
-        return [
-            slot if rows[0]["applied"] else _record(slot.slot, rows[0])
-            for slot, rows in zip(wanted, answers, strict=True)
+        refused = [
+            slot for slot, rows in zip(wanted, answers, strict=True) if not rows[0]["[applied]"]
         ]
+        # The answer tells the epoch and not the owner.
+        others = {slot.slot: slot for slot in await self._look(refused)}
+        return [others.get(slot.slot, slot) for slot in wanted]
 
     async def _look(self, wanted: Sequence[SlotRecord]) -> list[SlotRecord]:
         asked = [self._bind("slot", slot.slot) for slot in wanted]
@@ -102,28 +105,23 @@ class CassandraLeases:
 
     async def agree(self, name: str, value: str) -> str:
         """See `Leases.agree`."""
-        if await self._applied(self._bind("agree", name, value)):
+        if await self._applied(self._bind("agree", name, value)) is True:
             return value
         rows = await self._bridge.one(self._bind("agreed", name), EXACT)
         if not rows:
             raise Unavailable(f"Cassandra: nothing is kept under {name}", applied=None)
         return str(rows[0][0])
 
-    async def _applied(self, write: Any) -> bool:
-        """Whether it surely was; where it is False, look."""
+    async def _applied(self, write: Any) -> bool | None:
+        """Whether it was; None where nobody knows."""
         try:
             (answer,) = await self._bridge.one(write, CONDITIONAL)
         except Unavailable as error:
             if error.applied is False:
                 raise
-            return False
-        return bool(answer["applied"])
+            return None
+        return bool(answer["[applied]"])
 
     async def _beat_of(self, incarnation: str) -> int | None:
         rows = await self._bridge.one(self._bind("node", incarnation), EXACT)
         return rows[0][0] if rows else None
-
-
-def _record(slot: int, row: dict[str, Any]) -> SlotRecord:
-    epoch = row.get("epoch")
-    return SlotRecord(slot, row.get("owner") or "", epoch) if epoch else SlotRecord(slot)

@@ -47,12 +47,12 @@ async def apply(settings: CassandraSettings) -> int:
 
     Raises `SchemaTooNew`, `Unavailable`. What was done before a failure is not done again.
     """
-    return await trio.to_thread.run_sync(_apply, settings)
+    return await trio.to_thread.run_sync(apply_blocking, settings)
 
 
 def check(session: Session, settings: CassandraSettings) -> None:
     """Raise `Unavailable` or `SchemaTooNew` where a keyspace is not of this version. Blocks."""
-    _refuse_newer(version := _version(session), settings)
+    _refuse_newer(version := _version(session, settings), settings)
     if version < len(steps()):
         raise Unavailable(
             f"{settings.where}: the schema is missing or old (version {version} of {len(steps())}):"
@@ -60,14 +60,15 @@ def check(session: Session, settings: CassandraSettings) -> None:
         )
 
 
-def _apply(settings: CassandraSettings) -> int:
+def apply_blocking(settings: CassandraSettings) -> int:
+    """`apply` for who has no event loop."""
     cluster = connect(settings)
     try:
         with told(settings):
             session = cluster.connect()
             _change(session, _keyspace(settings), settings)
             session.set_keyspace(settings.keyspace)
-            _refuse_newer(before := _version(session), settings)
+            _refuse_newer(before := _version(session, settings), settings)
             _change(session, _VERSIONS, settings)
             for number, step in enumerate(steps()[before:], before + 1):
                 for statement in step:
@@ -86,10 +87,12 @@ def _change(session: Session, statement: str, settings: CassandraSettings) -> No
         raise Unavailable(f"{settings.where}: its nodes do not agree on the schema", applied=None)
 
 
-def _version(session: Session) -> int:
+def _version(session: Session, settings: CassandraSettings) -> int:
     try:
-        row = session.execute("SELECT version FROM schema_version WHERE kind = 0").one()
-    except InvalidRequest:  # no such table
+        row = session.execute(
+            f"SELECT version FROM {settings.keyspace}.schema_version WHERE kind = 0"
+        ).one()
+    except InvalidRequest:  # no such table or keyspace
         return 0
     return int(row[0]) if row else 0
 

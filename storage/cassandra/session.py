@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cassandra import InvalidRequest
 from cassandra.cluster import Cluster, Session
 
 from storage.cassandra.connection import connect, told
 from storage.cassandra.schema import check
 from storage.cassandra.settings import CassandraSettings
 from storage.cassandra.statements import Statements
-from storage.errors import Unavailable
 
 
 class Connected:
@@ -24,30 +22,23 @@ class Connected:
     def __init__(self, settings: CassandraSettings) -> None:
         """Raises `Unavailable` where there is no cluster or no schema, `SchemaTooNew`."""
         self._cluster: Cluster = connect(settings)
-        self._keyspace = settings.keyspace
+        self.settings = settings
         try:
             with told(settings):
-                self.session: Session = _session(self._cluster, settings)
+                self.session: Session = self._cluster.connect()
                 check(self.session, settings)
-                self.statements = Statements(self.session)
+                self.statements = Statements(self.session, settings.keyspace)
         except BaseException:
             self._cluster.shutdown()
             raise
 
     def replicas(self, routing_key: bytes) -> Sequence[Any]:
         """The nodes that keep the partition of a key."""
-        found: Sequence[Any] = self._cluster.metadata.get_replicas(self._keyspace, routing_key)
+        found: Sequence[Any] = self._cluster.metadata.get_replicas(
+            self.settings.keyspace, routing_key
+        )
         return found
 
     def close(self) -> None:
         """End all connections; what is under way is lost."""
         self._cluster.shutdown()
-
-
-def _session(cluster: Cluster, settings: CassandraSettings) -> Session:
-    try:
-        return cluster.connect(settings.keyspace)
-    except InvalidRequest as error:
-        raise Unavailable(
-            f"{settings.where}: there is no such keyspace: run `parley schema apply`",
-        ) from error

@@ -45,7 +45,7 @@ class Sessions:
         values = [getattr(session, name) for name in SESSION_FIELDS]
         added = self._bind("add_session", *values, life)
         (answer,) = await self._bridge.one(added, CONDITIONAL)
-        if not answer["applied"]:
+        if not answer["[applied]"]:
             raise ValueError("a session of that id exists")
 
     async def _stored(self, ids: Collection[str]) -> list[tuple[Session, bool]]:
@@ -100,7 +100,7 @@ class Sessions:
                 raise
             rows = await self._bridge.one(self._bind("session_token", session.id), EXACT)
             return bool(rows) and rows[0][0] == session.token_hash
-        return bool(answer["applied"])
+        return bool(answer["[applied]"])
 
     async def end_session(self, session: str) -> None:
         """See `Directory.end_session`."""

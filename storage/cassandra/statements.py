@@ -6,19 +6,18 @@ the order in which they land. The others are conditional, or the last one wins.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from cassandra.cluster import Session
 
-from storage.records import Group, NodeRecord, User
+from storage.records import Group, User
 from storage.records import Session as LoginSession
 
 GROUP_FIELDS = tuple(name for name in Group.__struct_fields__ if name != "id")
 USER_FIELDS = tuple(name for name in User.__struct_fields__ if name not in ("id", "last_seen"))
 CHANGEABLE = tuple(name for name in USER_FIELDS if name != "name")
 SESSION_FIELDS = LoginSession.__struct_fields__
-NODE_FIELDS = NodeRecord.__struct_fields__
-NODE_CHANGING = tuple(name for name in NODE_FIELDS if name != "incarnation")
 _NODE_KEEP_S = 86_400
 """A record that nobody has written for so long vanishes."""
 
@@ -129,13 +128,13 @@ CQL = {
     "add_token": "INSERT INTO tokens (token_hash, session, expires) VALUES (?, ?, ?) USING TTL ?",
     "token": "SELECT session, expires FROM tokens WHERE token_hash = ?",
     # Nodes and slots
-    "first_beat": f"INSERT INTO nodes ({_columns(NODE_FIELDS)}) VALUES ({_marks(NODE_FIELDS)})"
+    "first_beat": "INSERT INTO nodes (incarnation, beat, record) VALUES (?, ?, ?)"
     f" IF NOT EXISTS USING TTL {_NODE_KEEP_S}",
-    "next_beat": f"UPDATE nodes USING TTL {_NODE_KEEP_S} SET {_set(NODE_CHANGING)}"
+    "next_beat": f"UPDATE nodes USING TTL {_NODE_KEEP_S} SET beat = ?, record = ?"
     " WHERE incarnation = ? IF beat = ?",
     "remove_node": "DELETE FROM nodes WHERE incarnation = ? IF beat = ?",
     "node": "SELECT beat FROM nodes WHERE incarnation = ?",
-    "nodes": f"SELECT {_columns(NODE_FIELDS)} FROM nodes",
+    "nodes": "SELECT record FROM nodes",
     "slots": "SELECT slot, owner, epoch FROM slots",
     "slot": "SELECT owner, epoch FROM slots WHERE slot = ?",
     "first_claim": "INSERT INTO slots (slot, owner, epoch) VALUES (?, ?, ?) IF NOT EXISTS",
@@ -145,15 +144,17 @@ CQL = {
     "probe": "UPDATE probe SET at = ? WHERE kind = 0",
 }
 
+_TABLE = re.compile(r"\b(FROM|INTO|UPDATE) (\w+)")
+
 
 class Statements:
     """The prepared statements, by their names in `CQL`; each is bound by calling `bind`."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, keyspace: str) -> None:
         """Prepares all of them; blocks."""
         self._prepared = {}
         for name, cql in CQL.items():
-            statement = session.prepare(cql)
+            statement = session.prepare(_TABLE.sub(rf"\1 {keyspace}.\2", cql))
             # What is not conditional gives the same result however often it is run.
             statement.is_idempotent = " IF " not in cql
             statement.fetch_size = None

@@ -9,10 +9,12 @@ from unittest.mock import patch
 
 import pytest
 
+from storage.cassandra.session import Connected
 from storage.interfaces import Store
 from storage.memory import MemoryStore
 from storage.sqlite import open_sqlite
 from tests.conformance.shared_backends import *  # noqa: F403 - fixtures are found by their names
+from tests.helpers.cassandra import empty_store
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 
@@ -50,9 +52,12 @@ BACKENDS: dict[str, Opener] = {
 }
 
 
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=[*BACKENDS, "cassandra"])
 def open_store(request: pytest.FixtureRequest) -> Opener:
     """Opens a store of one backend in an empty folder."""
+    if request.param == "cassandra":
+        connection: Connected = request.getfixturevalue("cassandra")
+        return lambda _: empty_store(connection)
     return BACKENDS[request.param]
 
 

@@ -14,6 +14,7 @@ import trio
 from storage.memory import MemoryEphemeral, MemoryLeases, MemoryNetwork, MemoryPresence
 from storage.redis import open_redis
 from storage.shared import Bus, Ephemeral, Leases, PresenceStore
+from tests.helpers.cassandra import empty_store
 
 
 class Passing(Protocol):
@@ -79,8 +80,14 @@ async def _memory_leases(_: pytest.FixtureRequest) -> AsyncIterator[Leases]:
     yield MemoryLeases()
 
 
+@asynccontextmanager
+async def _cassandra_leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    async with empty_store(request.getfixturevalue("cassandra")) as store:
+        yield store
+
+
 SHARED: dict[str, Opening] = {"memory": _memory, "redis": _redis}
-LEASES: dict[str, LeasesOpening] = {"memory": _memory_leases}
+LEASES: dict[str, LeasesOpening] = {"memory": _memory_leases, "cassandra": _cassandra_leases}
 
 
 @pytest.fixture(params=list(SHARED))
