@@ -27,8 +27,9 @@ from broker.wire.limits import MAX_ID
 from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
 
 if TYPE_CHECKING:
-    from actors.conversation import Conversation, Rule
+    from actors.conversation import Conversation
     from actors.node import Node, Table
+    from actors.queries import Rule
     from actors.session import Session
 
 RECEIVE_BYTES = 64 * 1024

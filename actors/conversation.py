@@ -11,18 +11,18 @@ missed something are told that they are behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.faults import defect, error_reply, unavailable
+from actors.faults import SENT_ELSEWHERE, defect, error_reply, unavailable
 from actors.images import Drafts
-from actors.ledger import Effect, Ledger, NeedEntries
-from actors.mailbox import Mailbox, MailboxStatistics
+from actors.ledger import Effect, NeedEntries
+from actors.mailbox import MailboxStatistics
 from actors.memory import draft_again
-from broker.wire.errors import Code, Refusal
+from actors.queries import Item, Queries, Rule
+from broker.wire.errors import Refusal
 from broker.wire.replies import Sent
 from storage.errors import Unavailable
 from storage.records import Commit, Group, Loaded, decode_entry
@@ -31,21 +31,6 @@ if TYPE_CHECKING:
     from actors.connection import Connection
     from actors.node import Node
     from actors.outbox import Outbox
-
-Rule = Callable[["Conversation", "Connection", Any], None]
-"""Decides one command by plain calls on the conversation; raises `Refusal` or `NeedEntries`."""
-
-Query = Callable[["Conversation", "Connection", Any], Awaitable[None]]
-"""Answers one command after reading from the store; decides nothing."""
-
-
-SENT_ELSEWHERE = Refusal(
-    Code.UNAVAILABLE,
-    "the conversation has moved to another node; the outcome is unknown: try again",
-)
-
-Item = tuple["Connection", Any, Rule]
-"""A command in the mailbox."""
 
 
 class ConversationStatistics(Struct, frozen=True):
@@ -57,17 +42,13 @@ class ConversationStatistics(Struct, frozen=True):
     mailbox: MailboxStatistics
 
 
-class Conversation(Ledger):
+class Conversation(Queries):
     """The actor; `Ledger` is its state and what its rules call."""
 
     __slots__ = (
         "_blocked",
         "_loaded",
         "_loading",
-        "_mailbox",
-        "_queued",
-        "_waiting",
-        "abandoned",
         "ended",
         "used_at",
     )
@@ -75,13 +56,8 @@ class Conversation(Ledger):
     def __init__(self, node: Node, name: str) -> None:
         super().__init__(node, name)
         self.ended = False
-        self.abandoned = False
-        """Another node writes it now: what comes is sent there."""
         self.used_at = node.now()
-        self._mailbox: Mailbox[Item] = Mailbox(node.options.mailbox_commands)
         self._blocked: deque[Item] = deque()
-        self._waiting: dict[Connection, deque[Item]] = {}
-        self._queued = False
         self._loaded = False
         self._loading = True
 
@@ -234,53 +210,6 @@ class Conversation(Ledger):
                 self._mailbox.put_back(list(items))
                 raise
         self._stage_into(commit)
-
-    # Queries: a connection's later commands to this conversation wait for the answer
-
-    def query(self, connection: Connection, command: Any, work: Query) -> None:
-        """Run something that reads the store, beside the turns; it answers by itself.
-
-        It starts when this turn is durable and answered, so that it sees what came before it.
-        """
-        self._waiting[connection] = deque()
-        start = partial(self._start_query, connection, command, work)
-        self._answers.append((connection, command.id, start))
-
-    def _start_query(self, connection: Connection, command: Any, work: Query) -> None:
-        self.node.tasks.start_soon(self._run_query, connection, command, work)
-
-    def proceed(self, connection: Connection, command: Any, rule: Rule) -> None:
-        """At the end of a query that does not answer: decide, with what it has found out."""
-        self._waiting[connection].appendleft((connection, command, rule))
-
-    async def _run_query(self, connection: Connection, command: Any, work: Query) -> None:
-        try:
-            async with self.node.queries:
-                await connection.perform(command, partial(work, self))
-        finally:
-            self._stop_waiting(connection)
-
-    def _fetch(self, connection: Connection, command: Any, rule: Rule, seqs: Sequence[int]) -> None:
-        async def work(conv: Conversation, connection: Connection, command: Any) -> None:
-            for seq in seqs:
-                await conv._borrow(seq)
-            conv.proceed(connection, command, rule)
-
-        # A query, since this very turn may be what stores them.
-        self.query(connection, command, work)
-
-    async def _borrow(self, seq: int) -> None:
-        payloads = await self.node.store.read(self.name, after=seq - 1, limit=1)
-        # What is held by now is as new at least: it may have changed since the store was read.
-        if self.recent.payload(seq) is None:
-            self.recent.borrow(seq, payloads[0])
-
-    def _stop_waiting(self, connection: Connection) -> None:
-        items = self._waiting.pop(connection, None)
-        if items:
-            self._mailbox.put_back(list(items))
-            if not self._queued or self.abandoned:
-                self._wake()
 
     # Applying: the turn is durable
 

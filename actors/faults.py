@@ -15,6 +15,12 @@ OUTAGE_LOG_PERIOD_S = 1.0
 """One line about the store in this time; the next says how many were left out."""
 
 
+SENT_ELSEWHERE = Refusal(
+    Code.UNAVAILABLE,
+    "the conversation has moved to another node; the outcome is unknown: try again",
+)
+
+
 def unavailable(error: Unavailable) -> Refusal:
     """What a client is told of a store that failed: the same key is safe to send again."""
     doubt = "" if error.applied is False else "; the outcome is unknown"

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
-from actors.faults import defect, log_outage, unavailable
+from actors.faults import SENT_ELSEWHERE, defect, log_outage, unavailable
 from actors.parking import Parking
-from broker.wire.errors import Code, Refusal
 from broker.wire.limits import KEY_WINDOW_ENTRIES
 from storage.errors import Unavailable
 from storage.records import Commit, Loaded
@@ -29,7 +28,6 @@ LOADS_AT_ONCE = 16
 """Conversations taken up with one look into the store."""
 
 FENCED = Unavailable("this node has lost its lease", applied=None)
-SENT_ELSEWHERE = Refusal(Code.UNAVAILABLE, "the conversation has moved to another node: try again")
 
 
 class TurnStatistics(Struct, frozen=True):

@@ -19,8 +19,9 @@ from actors.wires import WIRES
 
 if TYPE_CHECKING:
     from actors.cluster.peer import Peer
-    from actors.conversation import Conversation, Rule
+    from actors.conversation import Conversation
     from actors.node import Node
+    from actors.queries import Rule
     from broker.wire.errors import Refusal
 
 

@@ -15,8 +15,9 @@ import trio
 import trio.testing
 
 from actors.connection import Connection
-from actors.conversation import Conversation, Rule
+from actors.conversation import Conversation
 from actors.node import Node, Options
+from actors.queries import Rule
 from actors.sweeper import run_sweeper
 from actors.wires import TCP_MSGPACK, Wire
 from broker.commands import messages, presence, reading
