@@ -155,6 +155,8 @@ class Conversation(Queries):
         for payload in tail[-missed:]:
             draft_again(drafts, decode_entry(payload), payload)
         self.subscribers.fan_out(drafts)
+        # Else who sent something in the next turn would get that turn first.
+        self.node.flusher.settle()
 
     def load_failed(self, refusal: Refusal) -> None:
         """Answer everybody who waits; the next command tries again."""
@@ -379,8 +381,8 @@ class Conversation(Queries):
             self.used_at < moment
             # Not before it knows what its subscribers may have missed.
             and (self._loaded or not len(self.subscribers))
-            # And not before it is sure that other nodes have heard of it.
-            and all(peer.link.in_step(self.node.now()) for peer in self.subscribers.peers)
+            # And not before it is sure that all other nodes have heard of it.
+            and (self.node.cluster is None or self.node.cluster.in_step())
             and self.quiet()
         )
 

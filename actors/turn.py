@@ -166,6 +166,11 @@ class Turn:
                 for conversation in wanted:
                     conversation.load_failed(unavailable(error))
             else:
+                if node.cluster is not None and not node.cluster.placement.good():
+                    # Another may have taken them up since, and written to them.
+                    for conversation in wanted:
+                        conversation.load_failed(unavailable(FENCED))
+                    wanted = []
                 for conversation in wanted:
                     self._take_up(conversation, loaded)
             self.taking_up = 0

@@ -25,11 +25,13 @@ from actors.cluster.placement import Placement, new_incarnation
 from actors.cluster.route import Remote, Route
 from actors.cluster.status import status
 from actors.faults import log_outage
+from broker.wire.errors import ByeCode
 from storage.errors import Unavailable
 from storage.names import slot_of
 from storage.records import Head, NodeRecord, SlotRecord
 
 if TYPE_CHECKING:
+    from actors.connection import Connection
     from actors.conversation import Conversation
     from actors.node import Node
     from storage.shared import Bus, Leases, PresenceStore
@@ -39,6 +41,8 @@ log = logging.getLogger("parley.cluster")
 TICK_S = 0.25
 """Links are looked at this often: heartbeats, lost sessions, commands that waited for too long."""
 HEADS_TIMEOUT_S = 5.0
+GOODBYES_BEFORE_YIELD = 256
+"""Goodbyes of a node that was held for dead, before others get their turn."""
 TAKE_UP_AT_ONCE = 64
 """Conversations that are taken up after their owner's death, at once."""
 
@@ -186,6 +190,12 @@ class Cluster:
             self.following.orphan(peer)
         self.here.confirmed()
 
+    def in_step(self) -> bool:
+        """Whether every node that lives hears what is said to it, and who is connected there is
+        known. While that is not so, nothing may be forgotten that somebody may not have heard."""
+        now = self.node.now()
+        return all(peer.link.in_step(now) for peer in self.peers.values())
+
     def _begin(self, peer: Peer) -> None:
         peer.begin(*self.here.all())
         self._in_doubt(peer)
@@ -306,6 +316,17 @@ class Cluster:
         for conversation in list(self.node.registry.leaving):
             conversation.abandon()
         self.reroute()
+        self.node.tasks.start_soon(self._send_away, list(self.node.connections))
+
+    async def _send_away(self, connections: list[Connection]) -> None:
+        """This node was held for dead: what others wrote meanwhile and have put away by now, its
+        clients were not told of. They find out when they come again, each at its own time."""
+        for index, connection in enumerate(connections):
+            connection.bye(ByeCode.DRAINING, after_ms=self.node.retry_slot_ms())
+            if index % GOODBYES_BEFORE_YIELD == GOODBYES_BEFORE_YIELD - 1:
+                await self.node.flusher.flush()
+                await trio.lowlevel.checkpoint()
+        self.node.flusher.kick()
 
     def take_up(self, convs: Iterable[str]) -> None:
         """Conversations that a former owner left open: they do not wait for their next use."""

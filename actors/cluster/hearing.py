@@ -35,6 +35,7 @@ def _confirm(cluster: Cluster, peer: Peer, word: w.Confirm) -> None:
 
 def _start(cluster: Cluster, peer: Peer, word: w.Start) -> None:
     peer.reset_users(word.users, word.hidden)
+    peer.rejoin()
     peer.mark_dirty()
 
 

@@ -42,7 +42,8 @@ async def settle_slots(cluster: Cluster, slots: Collection[int]) -> None:
         clean = {
             conv.name: conv.epoch
             for conv in leaving
-            if conv.quiet()
+            if cluster.in_step()
+            and conv.quiet()
             and conv.loaded
             and all(peer.passed(marks[peer]) for peer in conv.subscribers.peers if peer in marks)
         }

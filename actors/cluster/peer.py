@@ -65,6 +65,7 @@ class Peer:
         self._bytes = 0
         self._join: Join | None = None
         self._dirty = False
+        self._resetting = False
 
     # Speaking
 
@@ -116,6 +117,11 @@ class Peer:
         self._words, self._bytes, self._join = [], 0, None
         self.link.begin(self.cluster.node.now())
         self.say(Start(users, hidden))
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Say again who is told of what there: what came of it before is not known."""
+        self._settle_join()
         for ledger, followers in self.followed.items():
             self.say(self._joined(ledger, list(followers), whole=True, doubt=True))
 
@@ -143,6 +149,10 @@ class Peer:
     def join(self, ledger: Ledger, user: int) -> None:
         """A member who is there gets the entries from the next one on."""
         users = self.followed.get(ledger)
+        if self._resetting:
+            # They may have missed what came when it was not known that they are there.
+            self.followed.setdefault(ledger, {})[user] = None
+            return
         if users is None:
             self.followed[ledger] = {user: None}
             self._settle_join()
@@ -212,11 +222,15 @@ class Peer:
     # Who is there
 
     def reset_users(self, users: list[int], hidden: list[int]) -> None:
-        """All who are there now."""
+        """All who are there now; `rejoin` is to follow."""
         now = set(users)
         for user in [user for user in self.users if user not in now]:
             self.departed(user)
-        self.arrived(users, hidden)
+        self._resetting = True
+        try:
+            self.arrived(users, hidden)
+        finally:
+            self._resetting = False
 
     def arrived(self, users: list[int], hidden: list[int]) -> None:
         hiding = set(hidden)

@@ -113,8 +113,6 @@ class Placement:
                 pause = RETRY_S
             else:
                 pause = self.lease_s / BEATS_PER_LEASE
-            if self._beaten and not self.good():
-                self.lost("it could not be renewed in time")
             await trio.sleep(pause)
 
     async def beat(self) -> None:
