@@ -89,6 +89,7 @@ async def serve(
     server = HttpServer(application(node, shared, operator))
     node.http = server.serve
     stop = trio.Event()
+    shared_ports = config.cluster.workers > 1
     async with trio.open_nursery() as tasks:
         node.tasks = tasks
         for task in (
@@ -112,8 +113,8 @@ async def serve(
                 tcp = Listener(node, TCP_MSGPACK, context, connections)
                 http = Listener(node, None, context, connections)
                 running = Running(
-                    http=_listen(listeners, http, config.http.host, config.http.port),
-                    tcp=_listen(listeners, tcp, config.tcp.host, config.tcp.port),
+                    http=_listen(listeners, http, config.http.host, config.http.port, shared_ports),
+                    tcp=_listen(listeners, tcp, config.tcp.host, config.tcp.port, shared_ports),
                     stop=stop.set,
                 )
                 if node.cluster is not None:
@@ -130,8 +131,10 @@ async def serve(
         tasks.cancel_scope.cancel()
 
 
-def _listen(nursery: trio.Nursery, listener: Listener, host: str, port: int) -> Address:
-    sockets = bind(host, port)
+def _listen(
+    nursery: trio.Nursery, listener: Listener, host: str, port: int, shared: bool
+) -> Address:
+    sockets = bind(host, port, shared=shared)
     for sock in sockets:
         nursery.start_soon(listener.run, sock)
     return _address(sockets[0])
