@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from broker import logs
 from broker.cli.failures import Failure
 from broker.cli.options import Flag, with_config
-from broker.config import Config
+from broker.config import Config, shown
 from broker.config_sources import Loaded
 from broker.running import Address, Running, reachable
 
@@ -132,11 +132,13 @@ def _greeting(config: Config, running: Running) -> str:
     secure = "s" if config.tls.cert else ""
     http, tcp = reachable(running.http), reachable(running.tcp)
     url = f"ws{secure}://{http}/ws"
+    embedded = config.backend == "sqlite" and not config.store.url
+    where = config.data.absolute() if embedded else shown(config, "store.url")
     chat = f"{_own_name()} chat {url} --data {shlex.quote(str(config.data))} --room lobby --as"
     own_ca = " (add --ca FILE for a certificate of your own making)" if secure else ""
     return "\n".join(
         [
-            f"Parley {version('parley')} keeps its data in {config.data.absolute()}",
+            f"Parley {version('parley')} keeps its data in {where}",
             f"  HTTP       http{secure}://{http}",
             f"  WebSocket  {url}",
             f"  TCP        {tcp}{' (TLS)' if secure else ''}",

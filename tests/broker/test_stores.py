@@ -1,0 +1,141 @@
+"""Opening what the settings name: what only the stores can refuse; no password in any text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+import trio
+
+from broker.config import Config, Redis, Store
+from broker.config_sources import ConfigError
+from broker.security.secret import SecretError
+from broker.stores import check_secret, open_leases, open_store, open_stores
+from storage.cassandra import schema
+from storage.cassandra.settings import parse_url
+from storage.errors import Unavailable
+from storage.memory.shared import MemoryLeases
+from storage.records import User
+from tests.helpers.cassandra import own_keyspace
+from tests.helpers.servers import free_port
+
+SECRET = b"s" * 32
+OTHER = b"t" * 32
+
+
+def at(data: Path, *, store: str, redis: str) -> Config:
+    """A configuration with these URLs."""
+    return Config(data=data, store=Store(url=store), redis=Redis(url=redis, prefix="test-stores"))
+
+
+@pytest.fixture
+def config(tmp_path: Path, cassandra_url: str, redis_url: str) -> Iterator[Config]:
+    """Of a cluster that nobody else has, with its tables."""
+    with own_keyspace(cassandra_url) as settings:
+        url = urlsplit(cassandra_url)._replace(path=f"/{settings.keyspace}").geturl()
+        trio.run(schema.apply, parse_url(url))
+        yield at(tmp_path, store=url, redis=redis_url)
+
+
+async def test_one_process_shares_nothing_and_has_its_file_alone(tmp_path: Path) -> None:
+    config = Config(data=tmp_path)
+    async with open_stores(config, incarnation="a", secret=SECRET) as stores:
+        assert stores.leases is stores.presence is stores.bus is stores.ephemeral is None
+        (user,) = await stores.store.create_users([User(id=0, name="ann")], [None])
+        with pytest.raises(Unavailable, match="another broker is using this database"):
+            async with open_stores(config, incarnation="b", secret=SECRET):
+                pass
+        async with open_store(config) as beside:
+            assert (await beside.users_by_name(["ann"]))["ann"].id == user.id
+
+
+async def test_two_nodes_share_the_store_the_leases_and_the_bus(config: Config) -> None:
+    async with (
+        open_stores(config, incarnation="a", secret=SECRET) as a,
+        open_stores(config, incarnation="b", secret=SECRET) as b,
+    ):
+        (user,) = await a.store.create_users([User(id=0, name="ann")], [None])
+        assert (await b.store.users_by_name(["ann"]))["ann"].id == user.id
+        assert a.presence is not None
+        assert b.presence is not None
+        await a.presence.keep_alive("a", 60_000)
+        await a.presence.update("a", here=[user.id], gone=[])
+        assert await b.presence.online([user.id]) == {user.id}
+        assert a.bus is not None
+        assert b.bus is not None
+        assert a.bus.send("b", b"a word")
+        with trio.fail_after(10):
+            assert await b.bus.receive() == [b"a word"]
+    async with open_leases(config) as leases:
+        assert len({record.owner for record in await leases.slots()}) == 1
+
+
+async def test_a_node_with_another_secret_is_refused(config: Config) -> None:
+    async with open_store(config, secret=SECRET):
+        pass
+    with pytest.raises(SecretError, match="sign with another secret"):
+        async with open_stores(config, incarnation="b", secret=OTHER):
+            pass
+    async with open_stores(config, incarnation="a", secret=SECRET):
+        pass
+
+
+async def test_the_first_secret_is_that_of_all_and_never_kept_itself() -> None:
+    leases = MemoryLeases()
+    await check_secret(leases, SECRET)
+    await check_secret(leases, SECRET)
+    with pytest.raises(SecretError):
+        await check_secret(leases, OTHER)
+    kept = await leases.agree("secret", "")
+    assert SECRET.decode() not in kept
+
+
+async def test_without_a_cluster_there_are_no_leases(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"store\.url"):
+        async with open_leases(Config(data=tmp_path)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("urls", "blamed"),
+    [
+        ({"store": "cassandra://u:hunter2@a/no-name", "redis": "redis://a"}, "store.url"),
+        ({"store": "cassandra://u:hunter2@/parley", "redis": "redis://a"}, "store.url"),
+        ({"store": "cassandra://a/parley", "redis": "redis://:hunter2@a:no/0"}, "redis.url"),
+        ({"store": "cassandra://a/parley", "redis": "http://:hunter2@a"}, "redis.url"),
+    ],
+)
+async def test_a_url_that_is_none_is_named_and_its_password_is_not(
+    tmp_path: Path, urls: dict[str, str], blamed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        async with open_stores(at(tmp_path, **urls), incarnation="a", secret=SECRET):
+            pass
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{blamed}: ")
+    assert "hunter2" not in problem
+
+
+async def test_a_cassandra_that_is_not_there_is_told_without_its_password(tmp_path: Path) -> None:
+    url = f"cassandra://u:hunter2@127.0.0.1:{free_port()}/parley"
+    with pytest.raises(Unavailable) as caught:
+        async with open_stores(
+            at(tmp_path, store=url, redis="redis://127.0.0.1"), incarnation="a", secret=SECRET
+        ):
+            pass
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_redis_that_is_not_there_stops_the_start(config: Config) -> None:
+    gone = Redis(url=f"redis://:hunter2@127.0.0.1:{free_port()}")
+    with pytest.raises(Unavailable) as caught:
+        async with open_stores(
+            msgspec.structs.replace(config, redis=gone), incarnation="a", secret=SECRET
+        ):
+            pass
+    assert "hunter2" not in str(caught.value)
