@@ -1,0 +1,313 @@
+"""Writers that crash, doubt or come too late, on a real Cassandra.
+
+What lands late is written as the driver would write it, long after whoever sent it gave up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from unittest.mock import patch
+
+import pytest
+import trio
+
+from storage.cassandra import CassandraStore
+from storage.cassandra.changes import Changes, encode_changes
+from storage.cassandra.connection import READ, WRITE
+from storage.cassandra.log import bucket_of, place
+from storage.cassandra.session import Connected
+from storage.cassandra.versions import epoch_of, version_of
+from storage.errors import Unavailable
+from storage.records import Append, Commit, Head, Mark, Member, Revision
+from tests.conformance.making import append, appending, group, payload, payloads
+from tests.helpers.cassandra import another_store, empty_store
+from tests.storage.cassandra.test_bridge import all_back
+
+
+@pytest.fixture
+async def store(cassandra: Connected) -> AsyncIterator[CassandraStore]:
+    async with empty_store(cassandra) as opened:
+        yield opened
+
+
+def written(conv: str, first: int, last: int, epoch: int) -> Commit:
+    return Commit(appends=[append(conv, first, last)], epochs={conv: epoch})
+
+
+async def land(
+    connection: Connected,
+    store: CassandraStore,
+    conv: str,
+    seqs: range,
+    version: int,
+    changes: Changes | None = None,
+) -> None:
+    """Rows of a commit of this version land now."""
+    encoded = encode_changes(changes or Changes())
+    rows = [
+        connection.statements.bind(
+            "add_row",
+            *(conv, bucket_of(seq), seq, version, payload(seq, "late"), 1000 + seq, encoded),
+            version,
+        )
+        for seq in seqs
+    ]
+    await store.bridge.all(rows, WRITE)
+
+
+async def versions(connection: Connected, store: CassandraStore, conv: str) -> dict[int, int]:
+    rows = await store.bridge.one(connection.statements.bind("beyond", conv, 0, 0), READ)
+    return {seq: version for seq, version, _, _ in rows}
+
+
+async def test_rows_of_an_earlier_epoch_that_land_late_are_void_for_ever(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.load(["g/1"], 9, {"g/1": 2})
+    await store.commit(written("g/1", 1, 2, 2))
+    late = version_of(1, 10**11)
+    await land(cassandra, store, "g/1", range(2, 6), late)
+    expected = payloads(1, 2)
+    async with another_store(cassandra) as other:
+        assert await other.read("g/1", limit=9) == expected
+        assert await other.read("g/1", after=1, limit=9) == expected[1:]
+        assert await other.read("g/1", after=2, limit=9) == []
+        loaded = (await other.load(["g/1"], 9, {"g/1": 3}))["g/1"]
+        assert (loaded.head, loaded.tail) == (Head(2, 1002), expected)
+        await other.put_away({"g/1": 3})
+        assert await other.heads(["g/1"]) == {"g/1": Head(2, 1002)}
+
+
+async def test_what_is_in_doubt_lands_after_the_log_was_loaded_again_and_is_void(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.load(["g/1"], 9, {"g/1": 1})
+    await store.commit(written("g/1", 1, 1, 1))
+    lost = (await versions(cassandra, store, "g/1"))[1] + 1
+    loaded = (await store.load(["g/1"], 9, {"g/1": 1}))["g/1"]
+    assert loaded.head.seq == 1
+    await land(cassandra, store, "g/1", range(2, 4), lost)
+    # Before the next commit, after it, and when another takes over.
+    assert (await store.load(["g/1"], 9))["g/1"].head.seq == 1
+    assert await store.read("g/1", limit=9) == payloads(1, 1)
+    await store.commit(written("g/1", 2, 2, 1))
+    assert await store.read("g/1", after=0, limit=9) == payloads(1, 2)
+    async with another_store(cassandra) as other:
+        assert (await other.load(["g/1"], 9, {"g/1": 2}))["g/1"].tail == payloads(1, 2)
+
+
+async def test_a_commit_that_was_given_up_is_there_as_a_whole_or_void(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    """Given up at any of its steps; then the same writer goes on, under the same epoch."""
+    head = 0
+    await store.load(["g/1"], 0, {"g/1": 1})
+    for step in range(12):
+        async with trio.open_nursery() as nursery:
+            commit = written("g/1", head + 1, head + 3, 1)
+            commit.members = [Member("g/1", step + 1)]
+            nursery.start_soon(store.commit, commit)
+            for _ in range(step):
+                await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+        loaded = (await store.load(["g/1"], 99, {"g/1": 1}))["g/1"]
+        assert loaded.head.seq in (head, head + 3)
+        whole = loaded.head.seq > head
+        assert (Member("g/1", step + 1) in loaded.members) == whole
+        head = loaded.head.seq
+        # What had not landed may still do so, and counts no more.
+        await all_back(store.bridge)
+        assert (await store.load(["g/1"], 99))["g/1"].head.seq == head
+        await store.commit(written("g/1", head + 1, head + 1, 1))
+        head += 1
+        assert len(await store.read("g/1", after=0, limit=999)) == head
+
+
+async def test_what_follows_from_an_entry_is_done_again_after_a_crash(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    """The entry was durable, and then the writer was gone."""
+    await store.load(["g/1", "d/5/9"], 0, {"g/1": 1, "d/5/9": 1})
+    await store.commit(written("g/1", 1, 1, 1))
+    first = (await versions(cassandra, store, "g/1"))[1]
+    changes = Changes(group=group(1), members={5: ("owner", 2), 6: None})
+    await land(cassandra, store, "g/1", range(2, 3), first + 1, changes)
+    await land(cassandra, store, "d/5/9", range(1, 2), first + 1, Changes(direct=(5, 9)))
+    async with another_store(cassandra) as other:
+        assert (await other.load(["g/1"], 9))["g/1"].members == [], "who looks does nothing"
+        loaded = await other.load(["g/1", "d/5/9"], 9, {"g/1": 2, "d/5/9": 2})
+        assert loaded["g/1"].head == Head(2, 1002)
+        assert loaded["g/1"].group == group(1)
+        assert loaded["g/1"].members == [Member("g/1", 5, "owner", 2)]
+        assert {m.conv for m in await other.memberships(5)} == {"g/1", "d/5/9"}
+
+
+async def test_a_mark_that_only_the_log_has_is_told_to_the_user_again(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.load(["d/5/9"], 0, {"d/5/9": 1})
+    await store.commit(written("d/5/9", 1, 5, 1))
+    version = (await versions(cassandra, store, "d/5/9"))[1] + 1
+    bind = cassandra.statements.bind
+    await store.bridge.one(bind("put_mark", version, 4, 4, "d/5/9", 5), WRITE)
+    assert [m.read for m in await store.memberships(5)] == [0]
+    async with another_store(cassandra) as other:
+        await other.load(["d/5/9"], 0, {"d/5/9": 2})
+        assert [m.read for m in await other.memberships(5)] == [4]
+
+
+async def test_nothing_follows_from_an_entry_behind_the_fence(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    """Another took the log up, and has not written yet, when the old writer's commit lands."""
+    await store.load(["g/1"], 9, {"g/1": 1})
+    await store.commit(written("g/1", 1, 2, 1))
+    async with another_store(cassandra) as other:
+        await other.load(["g/1"], 9, {"g/1": 2})
+        late = written("g/1", 3, 3, 1)
+        late.members, late.groups = [Member("g/1", 5)], [group(1)]
+        late.revisions = [Revision("g/1", 1, payload(1, "late"))]
+        await store.commit(late)
+        assert await other.members("g/1", after=0, limit=9) == []
+        assert await other.groups([1]) == {}
+        await other.commit(written("g/1", 3, 3, 2))
+        assert await other.read("g/1", limit=9) == payloads(1, 3)
+
+
+async def test_a_process_alone_counts_on_from_its_last_life(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.commit(appending("g/1", 1, 2))
+    first = max((await versions(cassandra, store, "g/1")).values())
+    async with another_store(cassandra) as again:
+        with patch("storage.cassandra.versions.time.time_ns", return_value=0):
+            await again.commit(appending("g/1", 3, 3))
+            assert await again.read("g/1", limit=9) == payloads(1, 3)
+    found = await versions(cassandra, store, "g/1")
+    assert found[3] > first
+    assert epoch_of(found[3]) == 0
+
+
+async def test_a_checkpoint_follows_its_log(cassandra: Connected, store: CassandraStore) -> None:
+    """So that whoever takes it over has little to look at."""
+    await store.load(["g/1"], 0, {"g/1": 1})
+    with patch("storage.cassandra.writing.CHECKPOINT_ENTRIES", 10):
+        for number in range(7):
+            await store.commit(written("g/1", 5 * number + 1, 5 * number + 5, 1))
+    bind = cassandra.statements.bind
+    ((seq, ts, *_),) = await store.bridge.one(bind("head", *place("g/1")), READ)
+    assert (seq, ts) == (30, 1030)
+    async with another_store(cassandra) as other:
+        assert await other.heads(["g/1"]) == {"g/1": Head(30, 1030, open=True)}
+        assert (await other.load(["g/1"], 0, {"g/1": 2}))["g/1"].head == Head(35, 1035)
+
+
+@pytest.mark.parametrize("bucket", [1, 3, 10])
+async def test_a_log_goes_on_from_bucket_to_bucket(
+    cassandra: Connected, store: CassandraStore, bucket: int
+) -> None:
+    with patch("storage.cassandra.log.BUCKET_ENTRIES", bucket):
+        await store.load(["g/1"], 0, {"g/1": 1})
+        await store.commit(written("g/1", 1, 7, 1))
+        await store.commit(written("g/1", 8, 20, 1))
+        revised = payload(4, "edited")
+        await store.commit(Commit(revisions=[Revision("g/1", 4, revised)], epochs={"g/1": 1}))
+        expected = [*payloads(1, 3), revised, *payloads(5, 20)]
+        async with another_store(cassandra) as other:
+            loaded = (await other.load(["g/1"], 12, {"g/1": 2}))["g/1"]
+            assert (loaded.head, loaded.tail) == (Head(20, 1020), expected[-12:])
+            for after, before, limit in [
+                (None, None, 9),
+                (0, None, 99),
+                (6, None, 5),
+                (None, 12, 7),
+                (None, 99, 30),
+                (2, 18, 99),
+            ]:
+                window = [
+                    entry
+                    for seq, entry in enumerate(expected, 1)
+                    if (after is None or seq > after) and (before is None or seq < before)
+                ]
+                window = window[-limit:] if after is None else window[:limit]
+                found = await other.read("g/1", after=after, before=before, limit=limit)
+                assert found == window
+
+
+async def test_a_commit_may_be_larger_than_any_batch(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    convs = [f"g/{number}" for number in range(1, 400)]
+    entries = [payload(seq, "x" * 3000) for seq in range(1, 3)]
+    with patch.multiple("storage.cassandra.writing", PART_MAX_ROWS=50, PART_MAX_BYTES=100_000):
+        await store.commit(
+            Commit(
+                appends=[
+                    Append("g/1000", 1, payloads(1, 1200), 7),
+                    *(Append(conv, 1, entries, 2) for conv in convs),
+                ],
+                members=[Member("g/1000", user) for user in range(1, 500)],
+                marks=[Mark(conv, 5, read=2) for conv in convs],
+            )
+        )
+    assert await store.read("g/1000", after=0, limit=2000) == payloads(1, 1200)
+    assert len(await store.members("g/1000", after=0, limit=1000)) == 499
+    async with another_store(cassandra) as other:
+        heads = await other.heads([*convs, "g/1000"])
+        assert heads.pop("g/1000") == Head(1200, 7)
+        assert heads == dict.fromkeys(convs, Head(2, 2))
+
+
+async def test_who_reads_the_same_page_at_once_shares_one_query(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.commit(appending("g/1", 1, 20))
+    most = 0
+    pages: list[list[bytes]] = []
+
+    async def read() -> None:
+        nonlocal most
+        pages.append(await store.read("g/1", before=11, limit=5))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(read)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+            most = max(most, store.bridge.under_way)
+    assert pages == [payloads(6, 10)] * 100
+    assert 0 < most <= 2, "one head and one page"
+
+
+async def test_who_joins_a_query_is_not_lost_with_the_one_who_asked(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.commit(appending("g/1", 1, 20))
+    joined: list[list[bytes]] = []
+
+    async def join() -> None:
+        joined.append(await store.read("g/1", before=11, limit=5))
+
+    async with trio.open_nursery() as outer:
+        with trio.CancelScope() as first:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: store.read("g/1", before=11, limit=5))
+                await trio.lowlevel.checkpoint()
+                outer.start_soon(join)
+                await trio.lowlevel.checkpoint()
+                first.cancel()
+    assert joined == [payloads(6, 10)]
+
+
+async def test_an_entry_to_revise_that_is_not_there_is_no_success(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.commit(appending("g/1", 1, 3))
+    await trio.to_thread.run_sync(
+        cassandra.session.execute,
+        f"DELETE FROM {cassandra.settings.keyspace}.timeline"
+        " WHERE conv = 'g/1' AND bucket = 0 AND seq = 2",
+    )
+    with pytest.raises(Unavailable, match="entry 2") as caught:
+        await store.commit(Commit(revisions=[Revision("g/1", 2, payload(2))]))
+    assert caught.value.applied is False
