@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
+from actors.conversation import Conversation
 from actors.node import Node
 from broker.app import node_of, serve
 from broker.config import Config
@@ -48,6 +49,20 @@ class Broker:
     def store(self) -> Store:
         """What the broker keeps everything in."""
         return self.node.store
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Of a cluster that is used as one broker, all."""
+        return [self.node]
+
+    def active(self, conv: str) -> Conversation:
+        """The actor of a conversation that is in use, wherever it is."""
+        (actor,) = [
+            node.registry.conversations[conv]
+            for node in self.nodes
+            if conv in node.registry.conversations
+        ]
+        return actor
 
     async def tcp(self) -> Peer:
         """A connection that has said nothing yet."""

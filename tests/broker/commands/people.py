@@ -5,7 +5,12 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
+from trio.testing import wait_all_tasks_blocked
+
 from tests.helpers.peer import Map, Peer
+
+QUIET_S = 0.003
+"""With nothing to do for this long, all that was said has been heard."""
 
 _keys = count(1)
 
@@ -26,6 +31,7 @@ async def say_to(peer: Peer, other: int, text: str) -> str:
 
 async def heard(peer: Peer) -> list[Map]:
     """The events that have reached this connection, up to now and since the last time."""
+    await wait_all_tasks_blocked(QUIET_S)  # words between the nodes of a cluster are on their way
     await peer.ok("ping")
     events = list(peer.events)
     peer.events.clear()

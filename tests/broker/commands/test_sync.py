@@ -202,10 +202,13 @@ class SlowReads(MemoryStore):
 async def fallen_behind(broker: Broker) -> tuple[Peer, Peer, Conversation]:
     """Ann, and Bob who is told that he is behind in their conversation."""
     ann, bob = await broker.join("ann"), await broker.join("bob")
-    actor = broker.node.registry.conversations[await say_to(ann, bob.user, "one")]
+    actor = broker.active(await say_to(ann, bob.user, "one"))
     await bob.event("msg")
-    (connection,) = broker.node.registry.connections_of(bob.user)
-    connection.fall_behind(actor)
+    for node in broker.nodes:
+        for connection in node.registry.connections_of(bob.user):
+            live = node.registry.live(actor.name)
+            assert live is not None
+            connection.fall_behind(live)
     await say(ann, actor.name, "two")
     assert (await bob.event())["t"] == "behind"
     return ann, bob, actor

@@ -431,7 +431,7 @@ async def test_what_is_found_out_late_undoes_nothing(broker: Broker, store: Gate
     """An old message is looked up for an edit; before that is back, an admin recalls it."""
     ann, bob, _, conv = await room(broker)
     ref = await say(bob, conv, "secret")
-    actor = broker.node.registry.conversations[conv]
+    actor = broker.active(conv)
     actor.recent = Recent(actor.head)  # as if so much had been said since that it is held no more
     gate = store.hold("read")
     edit = await bob.send("edit", conv=conv, ref=ref, key="e", body="again")
@@ -464,7 +464,7 @@ async def test_the_edit_of_an_image_may_be_sent_again(broker: Broker, over: str)
     edit = {"conv": conv, "ref": ref, "key": "e", "body": {**sent, "data": b"two"}}
     first = await ann.ok("edit", **edit)
     assert (await ann.ok("edit", **edit))["seq"] == first["seq"]
-    broker.node.registry.conversations[conv].end()
+    broker.active(conv).end()
     assert (await ann.ok("edit", **edit))["seq"] == first["seq"]
     other = edit | {"body": {**sent, "data": b"three"}}
     assert (await ann.error("edit", **other))["code"] == "conflict"
