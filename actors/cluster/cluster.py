@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -73,6 +74,8 @@ class Cluster:
         )
         self.placement = Placement(self, lease_ms=lease_ms)
         self.here = Here(self, presence, ttl_ms=lease_ms)
+        self.sessions = count(1)
+        """For the links."""
         self.peers: dict[str, Peer] = {}
         self.following = Following(self)
         self.routes: dict[int, Route] = {}

@@ -45,7 +45,7 @@ def _here(cluster: Cluster, peer: Peer, word: w.Here) -> None:
 
 def _gone(cluster: Cluster, peer: Peer, word: w.Gone) -> None:
     for user in word.users:
-        peer.departed(user)
+        peer.departed(user, word.seen_ms)
 
 
 def _changed(cluster: Cluster, peer: Peer, word: w.Changed) -> None:

@@ -68,7 +68,7 @@ class Here:
         """The user's last session here is over, or did not come about."""
         if self._users.pop(user, None) is None:
             return
-        self._cluster.tell_all(w.Gone([user]))
+        self._cluster.tell_all(w.Gone([user], self._cluster.node.now_ms()))
         self._note({user: False})
         registry = self._cluster.node.registry
         for follower in registry.followers_of(user):

@@ -8,6 +8,8 @@ again: what matters is in the state that a session begins with, or is asked for 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Raw, Struct
 
 from actors.cluster.words import AnyWord, Envelope, Sealed
@@ -35,6 +37,7 @@ class Link:
         "_began_at",
         "_confirmed_at",
         "_me",
+        "_sessions",
         "_waiting_since",
         "confirmed",
         "heard",
@@ -44,8 +47,11 @@ class Link:
         "session",
     )
 
-    def __init__(self, me: str, now: float) -> None:
+    def __init__(self, me: str, now: float, sessions: Iterator[int]) -> None:
+        """`sessions` gives numbers that no link of this node ever had: the other node may have kept
+        its half of an earlier link, and would take a new session for what it knows already."""
         self._me = me
+        self._sessions = sessions
         self.session = 0
         self.number = 0
         """Of the last envelope that was sent."""
@@ -67,7 +73,7 @@ class Link:
 
     def begin(self, now: float) -> None:
         """Begin a session; the next envelope must hold the whole state."""
-        self.session += 1
+        self.session = next(self._sessions)
         self.number = self.confirmed = 0
         self.lost = False
         self._began_at = now

@@ -55,7 +55,7 @@ class Peer:
     def __init__(self, cluster: Cluster, inbox: str) -> None:
         self.cluster = cluster
         self.inbox = inbox
-        self.link = Link(cluster.inbox, cluster.node.now())
+        self.link = Link(cluster.inbox, cluster.node.now(), cluster.sessions)
         self.users: dict[int, bool] = {}
         """Who has a session there, and whether they hide it."""
         self.followed: dict[Ledger, dict[int, None]] = {}
@@ -238,10 +238,12 @@ class Peer:
             self.users[user] = user in hiding
             self.cluster.node.registry.arrived(self, user, hidden=user in hiding)
 
-    def departed(self, user: int) -> None:
+    def departed(self, user: int, seen_ms: int = 0) -> None:
         if user in self.users:
             hidden = self.users.pop(user)
-            self.cluster.node.registry.departed(self, user, hidden=hidden)
+            self.cluster.node.registry.departed(
+                self, user, hidden=hidden, seen_ms=seen_ms
+            )
 
     def drop(self) -> None:
         """The node is dead or has left."""

@@ -41,9 +41,10 @@ class Here(Word, tag="here"):
 
 
 class Gone(Word, tag="gone"):
-    """Users without a session here from now on."""
+    """Users without a session here from now on, last seen at this time (0: not known)."""
 
     users: list[int]
+    seen_ms: int = 0
 
 
 class Changed(Word, tag="changed"):
