@@ -25,6 +25,8 @@ READY_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.1
 LAST_WORDS_CHARS = 2_000
+HEAP_MIB = 256
+"""Of each Cassandra: enough for tests."""
 
 UNNAMED = "ALL-UNNAMED"
 EXPORTS = (
@@ -166,14 +168,22 @@ class Redis(Server):
 class CassandraNode(Server):
     """One node of a `Cassandra`."""
 
-    def __init__(self, folder: Path, host: str, hosts: Sequence[str], ports: tuple[int, int]):
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        hosts: Sequence[str],
+        ports: tuple[int, int],
+        heap_mib: int = HEAP_MIB,
+    ) -> None:
         self.host = host
         self.port = ports[0]
         self._others = len(hosts) - 1
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cassandra.yaml").write_text(_yaml(host, hosts, ports))
         (folder / "logback.xml").write_text(QUIET)
-        super().__init__(f"Cassandra {host}", _java_command(folder, alone=len(hosts) == 1), folder)
+        command = _java_command(folder, alone=len(hosts) == 1, heap_mib=heap_mib)
+        super().__init__(f"Cassandra {host}", command, folder)
 
     def is_ready(self) -> bool:
         """It answers CQL, knows every other node, and all have the same schema.
@@ -212,10 +222,12 @@ class CassandraNode(Server):
 class Cassandra:
     """A cluster of `size` nodes on 127.0.0.1, 127.0.0.2, …, all with the same ports."""
 
-    def __init__(self, folder: Path, size: int = 1) -> None:
+    def __init__(self, folder: Path, size: int = 1, heap_mib: int = HEAP_MIB) -> None:
         hosts = [f"127.0.0.{number}" for number in range(1, size + 1)]
         ports = free_port(hosts), free_port(hosts)
-        self.nodes = [CassandraNode(folder / host, host, hosts, ports) for host in hosts]
+        self.nodes = [
+            CassandraNode(folder / host, host, hosts, ports, heap_mib) for host in hosts
+        ]
 
     @property
     def url(self) -> str:
@@ -249,10 +261,12 @@ def redis(folder: Path | None = None, options: Sequence[str] = ()) -> Iterator[R
 
 
 @contextlib.contextmanager
-def cassandra(folder: Path | None = None, size: int = 1) -> Iterator[Cassandra]:
+def cassandra(
+    folder: Path | None = None, size: int = 1, heap_mib: int = HEAP_MIB
+) -> Iterator[Cassandra]:
     """Likewise a Cassandra."""
     with _folder(folder, "cassandra") as at:
-        servers = Cassandra(at, size)
+        servers = Cassandra(at, size, heap_mib)
         try:
             servers.start()
             yield servers
@@ -302,7 +316,7 @@ def _yaml(host: str, hosts: Sequence[str], ports: tuple[int, int]) -> str:
     return text
 
 
-def _java_command(folder: Path, *, alone: bool) -> list[str | Path]:
+def _java_command(folder: Path, *, alone: bool, heap_mib: int) -> list[str | Path]:
     properties = {
         "cassandra.config": (folder / "cassandra.yaml").as_uri(),
         "cassandra.storagedir": folder / "data",
@@ -321,7 +335,7 @@ def _java_command(folder: Path, *, alone: bool) -> list[str | Path]:
     ]
     return [
         _program("java"),
-        *("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k"),
+        *("-Xms64m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k"),
         *(f"-D{name}={value}" for name, value in properties.items()),
         *(f"--add-exports={name}={UNNAMED}" for name in EXPORTS),
         *(f"--add-opens={name}={UNNAMED}" for name in opens),
