@@ -34,16 +34,20 @@ class Presence:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._watchers: dict[int, dict[Connection, None]] = {}
-        self._changed: dict[int, None] = {}
+        self._changed: dict[int, int] = {}
+        """Watched users to be told of, and when another node saw them last (0: not known)."""
         self._seen: dict[int, int] = {}
         self._parking = Parking()
 
     # Coming and going
 
-    def changed(self, user: int) -> None:
-        """A user came, went, or changed what others may see of them."""
+    def changed(self, user: int, seen_ms: int = 0) -> None:
+        """A user came, went, or changed what others may see of them.
+
+        `seen_ms`: when they were last seen on another node, which may not have stored it yet.
+        """
         if user in self._watchers:
-            self._changed[user] = None
+            self._changed[user] = max(self._changed.get(user, 0), seen_ms)
             self._parking.unpark()
 
     def left(self, user: int, *, hidden: bool) -> None:
@@ -152,10 +156,11 @@ class Presence:
             accounts = await self._node.store.users(users)
             events: dict[Connection, list[dict[str, object]]] = {}
             for user in users:
-                self._changed.pop(user, None)
+                seen_ms = self._changed.pop(user, 0)
                 account = accounts.get(user)
                 if account is None:
                     continue
+                account.last_seen = max(account.last_seen, seen_ms)
                 state = self.state_of(account)
                 for connection in self._watchers.get(user, ()):
                     events.setdefault(connection, []).append(state)

@@ -102,7 +102,7 @@ class Registry:
         if not hidden:
             self._node.presence.changed(user)
 
-    def departed(self, peer: Peer, user: int, *, hidden: bool) -> None:
+    def departed(self, peer: Peer, user: int, *, hidden: bool, seen_ms: int = 0) -> None:
         """Undo `arrived`."""
         peers = self.elsewhere.get(user)
         if peers is None or peers.pop(peer, None) is None:
@@ -113,7 +113,7 @@ class Registry:
             if type(source) is Conversation:
                 source.subscribers.discard_peer(peer, user, tell=False)
         if not hidden:
-            self._node.presence.changed(user)
+            self._node.presence.changed(user, seen_ms)
 
     def peers_of(self, user: int) -> Iterable[Peer]:
         """The nodes where the user has a session, besides this one."""

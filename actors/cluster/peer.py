@@ -241,9 +241,7 @@ class Peer:
     def departed(self, user: int, seen_ms: int = 0) -> None:
         if user in self.users:
             hidden = self.users.pop(user)
-            self.cluster.node.registry.departed(
-                self, user, hidden=hidden, seen_ms=seen_ms
-            )
+            self.cluster.node.registry.departed(self, user, hidden=hidden, seen_ms=seen_ms)
 
     def drop(self) -> None:
         """The node is dead or has left."""

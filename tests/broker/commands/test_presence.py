@@ -9,12 +9,13 @@ import pytest
 
 from tests.broker.commands.people import heard
 from tests.helpers.broker import Broker, running_broker
+from tests.helpers.cluster import any_of_a_cluster
 from tests.helpers.peer import Map, Peer
 
 
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with running_broker(tmp_path, presence__coalesce_ms=20) as broker:
+@pytest.fixture(params=[running_broker, any_of_a_cluster])
+async def broker(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    async with request.param(tmp_path, presence__coalesce_ms=20) as broker:
         yield broker
 
 

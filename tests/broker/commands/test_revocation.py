@@ -16,13 +16,14 @@ from storage.errors import Unavailable
 from storage.memory import MemoryStore
 from storage.records import Session, User
 from tests.helpers.broker import SECRET, Broker, running_broker
+from tests.helpers.cluster import any_of_a_cluster
 from tests.helpers.peer import Peer
 
 
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+@pytest.fixture(params=[running_broker, any_of_a_cluster])
+async def broker(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     """In memory only: a clock that jumps would not wait for a store's threads."""
-    async with running_broker(tmp_path) as broker:
+    async with request.param(tmp_path) as broker:
         yield broker
 
 
