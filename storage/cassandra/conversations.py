@@ -13,11 +13,11 @@ import trio
 from storage.cassandra.bridge import Bridge
 from storage.cassandra.changes import LISTED_SHARDS
 from storage.cassandra.connection import READ, WRITE
-from storage.cassandra.keys import KEYS_PER_QUERY, by_keys
+from storage.cassandra.keys import KEYS_PER_QUERY, asking, by_keys
 from storage.cassandra.known import Knowledge
 from storage.cassandra.log import SHARDS, HeadRow, place
 from storage.cassandra.pages import Pages, payloads
-from storage.cassandra.statements import Statements
+from storage.cassandra.statements import GROUP_FIELDS, Statements
 from storage.cassandra.taking import Taking
 from storage.cassandra.versions import epoch_of
 from storage.interfaces import name_key
@@ -108,6 +108,11 @@ class Conversations:
 
     async def heads(self, convs: Iterable[str]) -> dict[str, Head]:
         """See `Timeline.heads`."""
+        found, asked = self._asking_heads(convs)
+        return await self._exact(found, await self._bridge.all(asked, READ))
+
+    def _asking_heads(self, convs: Iterable[str]) -> tuple[dict[str, Head], list[Any]]:
+        """The heads that are known, an empty one for every other, and what to ask for these."""
         shards: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
         found: dict[str, Head] = {}
         for conv in dict.fromkeys(convs):
@@ -117,13 +122,16 @@ class Conversations:
                 continue
             shard, slot, _ = place(conv)
             shards[shard].append((slot, conv))
-        asked = [
+        return found, [
             self._bind("heads", shard, keys[start : start + KEYS_PER_QUERY])
             for shard, keys in shards.items()
             for start in range(0, len(keys), KEYS_PER_QUERY)
         ]
+
+    async def _exact(self, found: dict[str, Head], answers: Iterable[Any]) -> dict[str, Head]:
+        """The heads with what was answered, exact where there is one process alone."""
         inexact = []
-        for rows in await self._bridge.all(asked, READ):
+        for rows in answers:
             for conv, seq, ts, version, is_open in rows:
                 found[conv] = Head(seq or 0, ts or 0, bool(is_open))
                 if is_open and epoch_of(version) == 0:
@@ -138,8 +146,12 @@ class Conversations:
         """See `Timeline.memberships`."""
         rows = await self._bridge.one(self._bind("memberships", user), READ)
         rows = [row for row in rows if row[3] is False]
-        heads = await self.heads(row[0] for row in rows)
-        groups = await self._groups({id_ for row in rows if (id_ := group_id(row[0]))})
+        known, asked = self._asking_heads(row[0] for row in rows)
+        ids = [id_ for row in rows if (id_ := group_id(row[0]))]
+        groups_asked = asking(self._bind, "groups", ids)
+        answers = await self._bridge.all([*asked, *groups_asked], READ)
+        groups = _group_rows(row for rows_ in answers[len(asked) :] for row in rows_)
+        heads = await self._exact(known, answers[: len(asked)])
         found = []
         for conv, role, since, _, read, delivered, *settings in rows:
             group = groups.get(group_id(conv) or 0)
@@ -213,14 +225,16 @@ class Conversations:
         await self._bridge.one(self._bind("put_settings", *values), WRITE)
 
     async def _groups(self, ids: Collection[int]) -> dict[int, Group]:
-        rows = await by_keys(self._bridge, self._bind, "groups", ids)
-        names = Group.__struct_fields__
-        found = {row[0]: Group(**dict(zip(names, row, strict=True))) for row in rows}
-        return dict(sorted(found.items()))
+        return _group_rows(await by_keys(self._bridge, self._bind, "groups", ids))
 
     async def _existing(self, ids: Collection[int]) -> set[int]:
         rows = await by_keys(self._bridge, self._bind, "users", ids)
         return {row[0] for row in rows if row[1] is not None}
+
+
+def _group_rows(rows: Iterable[tuple[Any, ...]]) -> dict[int, Group]:
+    names = ("id", *GROUP_FIELDS)
+    return {row[0]: Group(**dict(zip(names, row, strict=True))) for row in rows}
 
 
 def _members(conv: str, rows: Iterable[tuple[Any, ...]]) -> list[Member]:

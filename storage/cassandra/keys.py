@@ -12,15 +12,20 @@ KEYS_PER_QUERY = 50
 """Keys in one `IN`; more of them are more queries at once."""
 
 
-async def by_keys(
-    bridge: Bridge, bind: Callable[..., Any], name: str, keys: Collection[Any]
-) -> list[tuple[Any, ...]]:
-    """The rows with any of these keys, in any order."""
+def asking(bind: Callable[..., Any], name: str, keys: Collection[Any]) -> list[Any]:
+    """The statements for the rows with any of these keys; none where there are no keys."""
     wanted = list(keys)
-    asked = [
+    return [
         bind(name, wanted[start : start + KEYS_PER_QUERY])
         for start in range(0, len(wanted), KEYS_PER_QUERY)
     ]
+
+
+async def by_keys(
+    bridge: Bridge, bind: Callable[..., Any], name: str, keys: Collection[Any]
+) -> list[tuple[Any, ...]]:
+    """The rows with any of these keys, in any order. Without keys it does not wait."""
+    asked = asking(bind, name, keys)
     if not asked:
         return []
     return [row for rows in await bridge.all(asked, READ) for row in rows]
