@@ -39,6 +39,14 @@ class Job(Struct, frozen=True, kw_only=True):
     tokens: list[str] = field(default_factory=list)
     profiled: bool = False
     """The server runs under `bench.profiled`, and is told where the window begins and ends."""
+    pinned: bool = True
+    """The load client has a core of its own."""
+    light: bool = False
+    """Members who only count bytes let the kernel drop them unread, and come for them seldom."""
+    samples: int = 2
+    """Members who look at each delivery."""
+    watched: dict[str, int] = field(default_factory=dict)
+    """Processes, by name, whose CPU time is wanted."""
 
     @property
     def connections(self) -> int:
@@ -83,3 +91,5 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ack: Latency | None = None
     delivery: Latency | None = None
     checks: Checks | None = None
+    watched_cpu_s: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of each watched process."""

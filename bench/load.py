@@ -28,12 +28,14 @@ from bench.profiled import START, STOP
 from bench.traffic import ByteMember, Clock, Loop, MarkMember, Publisher, SampleMember
 from bench.wire import Publish
 
-SAMPLES_PER_JOB = 2
 SPARE_FILES = 200
 QUIET_S = 0.3
 SETTLE_LIMIT_S = 30.0
 IDLE_WARM_CONNECTIONS = 50
 IDLE_SETTLE_S = 1.0
+BUFFER_BYTES = 1 << 20
+LIGHT_PAUSE_S = 0.002
+"""Between two looks of a light load client at its sockets, so that each has more for it."""
 
 
 class Edge(NamedTuple):
@@ -44,6 +46,7 @@ class Edge(NamedTuple):
     load_cpu: float
     messages: float
     publishes: int
+    watched: dict[str, float]
 
     def to(self, end: Edge, *, publishes: bool) -> Outcome:
         """What happened between two edges."""
@@ -55,6 +58,7 @@ class Edge(NamedTuple):
             elapsed_s=end.wall - self.wall,
             server_cpu_s=end.server_cpu - self.server_cpu,
             load_cpu_s=end.load_cpu - self.load_cpu,
+            watched_cpu_s={name: cpu - self.watched[name] for name, cpu in end.watched.items()},
         )
 
 
@@ -110,14 +114,14 @@ class Crowd:
     def __init__(self, job: Job, speaks: Peer, opened: list[Opened]) -> None:
         self.job = job
         self.clock = Clock()
-        self.loop = Loop(self.clock)
+        self.loop = Loop(self.clock, pause_s=LIGHT_PAUSE_S if job.light else 0.0)
         self.publishers: list[Publisher] = []
         self.samples: list[SampleMember] = []
         self.counted: list[tuple[int, Publisher | SampleMember | MarkMember]] = []
         """By group: all but those who count bytes alone."""
         self.by_byte: list[ByteMember] = []
         self._speaks = speaks
-        self._buffer = bytearray(262_144)
+        self._buffer = bytearray(BUFFER_BYTES)
         for index, (connection, publish) in enumerate(
             zip(opened, speaks.converse(job, opened), strict=True)
         ):
@@ -146,13 +150,13 @@ class Crowd:
         """The first few are sampled; of the others, bytes are counted where that says enough."""
         mark = self._speaks.message_mark
         member: SampleMember | ByteMember | MarkMember
-        if len(self.samples) < SAMPLES_PER_JOB:
+        if len(self.samples) < self.job.samples:
             parses = self.job.transport if self._speaks.parses else None
             member = SampleMember(connection.sock, mark, self.clock, parses)
             self.samples.append(member)
             self.counted.append((group, member))
         elif self.job.groups == 1 and self._speaks.same_stream:
-            member = ByteMember(connection.sock, self._buffer)
+            member = ByteMember(connection.sock, self._buffer, unread=self.job.light)
             self.by_byte.append(member)
         else:
             member = MarkMember(connection.sock, mark)
@@ -190,6 +194,7 @@ class Crowd:
             time.process_time(),
             self.deliveries(),
             publishes,
+            {name: machine.cpu_seconds(pid) for name, pid in self.job.watched.items()},
         )
 
     def drain_and_check(self) -> Checks:
@@ -296,8 +301,9 @@ def _visits(job: Job) -> Iterator[Callable[[socket.socket], Script[bool]]]:
 
 def main() -> None:
     """Standard input to standard output; a failure is a line on standard error and exit code 1."""
-    machine.pin(machine.LOAD_CPU)
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    if job.pinned:
+        machine.pin(machine.LOAD_CPU)
     sys.stdout.buffer.write(msgspec.json.encode(run(job)))
 
 

@@ -112,7 +112,7 @@ def _measure(
             profile=profile,
             scratch=plan.scratch,
         ) as running:
-            outcome = _load(
+            outcome = load(
                 case.job(
                     system,
                     port=running.port,
@@ -131,7 +131,7 @@ def _measure(
     return outcome, "; ".join(problems)
 
 
-def _load(job: Job) -> Outcome:
+def load(job: Job) -> Outcome:
     """The load client's process. Raises `ServerFailed` with the end of what it said."""
     limit = SETUP_TIMEOUT_S + job.warmup_s + job.window_s + job.drain_s
     try:
@@ -160,7 +160,7 @@ def _setting(plan: Plan) -> Setting:
     return Setting(
         command=plan.command,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        revision=_revision(),
+        revision=revision(),
         versions=versions,
         machine=machine.describe(),
         storage=machine.filesystem(plan.scratch or Path(tempfile.gettempdir())),
@@ -171,7 +171,7 @@ def _setting(plan: Plan) -> Setting:
     )
 
 
-def _revision() -> str:
+def revision() -> str:
     """The commit of the checkout, with a mark where files differ from it."""
     try:
         asked = subprocess.run(

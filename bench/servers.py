@@ -131,7 +131,7 @@ def serve(
                 error.add_note(f"{system} said: {last}")
             raise
         finally:
-            _end(process)
+            end(process)
 
 
 def last_words(said: bytes) -> str:
@@ -162,7 +162,7 @@ def _wait_until_open(process: subprocess.Popen[bytes], port: int) -> None:
     raise ServerFailed("the server did not start")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Ask, then insist; the whole group, so that nothing of it survives."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):

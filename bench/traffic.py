@@ -83,19 +83,23 @@ class MarkCounter:
 
 
 class ByteMember:
-    """A member who only counts bytes, into a buffer that all of them share."""
+    """A member who only counts bytes, into a buffer that all of them share.
 
-    __slots__ = ("buffer", "bytes", "receive", "sock")
+    `unread`: the kernel drops them without a copy, and only says how many there were.
+    """
 
-    def __init__(self, sock: socket.socket, buffer: bytearray) -> None:
+    __slots__ = ("buffer", "bytes", "flags", "receive", "sock")
+
+    def __init__(self, sock: socket.socket, buffer: bytearray, *, unread: bool = False) -> None:
         self.sock = sock
         self.receive = sock.recv_into
         self.buffer = buffer
+        self.flags = socket.MSG_TRUNC if unread else 0
         self.bytes = 0
 
     def ready(self) -> None:
         """Take what is there."""
-        if not (size := self.receive(self.buffer)):
+        if not (size := self.receive(self.buffer, 0, self.flags)):
             raise HungUp("the server ended a member's connection")
         self.bytes += size
 
@@ -232,9 +236,10 @@ class Publisher:
 class Loop:
     """The epoll loop over all members of one job."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, pause_s: float = 0.0) -> None:
         self.clock = clock
         self.publishing = False
+        self._pause_s = pause_s
         self.publishers: dict[int, Publisher] = {}
         self._members: list[Callable[[], None] | None] = []
         self._poll = select.epoll()
@@ -291,6 +296,8 @@ class Loop:
                     self._unusual(fd, event)
             if events:
                 heard = now
+                if self._pause_s:
+                    time.sleep(self._pause_s)
             elif self.publishing and now - heard > STALL_S * 1e9:
                 raise Stalled(f"nothing came for {STALL_S:g} s with messages in flight")
 

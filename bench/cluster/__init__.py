@@ -1,0 +1,1 @@
+"""Measuring Parley on Cassandra and Redis: the cases S1 to S5 of `parley bench`."""
