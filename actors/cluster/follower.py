@@ -106,7 +106,7 @@ class Follower:
     def batch(self, first: int, drafts: Drafts) -> None:
         """New entries, from `first` on."""
         self.used_at = self._cluster.node.now()
-        last = first + len(drafts.payloads) - 1
+        last = self._last_of(first, drafts)
         if last <= self.head:
             return
         if self._reading or first > self.head + 1:
@@ -134,11 +134,13 @@ class Follower:
         self.subscribers.fall_behind()
 
     def _wait(self, first: int, drafts: Drafts) -> None:
+        # What follows on what waits is not read: else a busy conversation would be chased for ever.
+        if first > (self._last_of(*self._pending[-1]) if self._pending else self.head) + 1:
+            self._last = max(self._last, first - 1)
         self._pending.append((first, drafts))
         self._pending_bytes += sum(map(len, drafts.payloads))
-        self._last = max(self._last, first - 1)
         if self._pending_bytes > GAP_PENDING_MAX_BYTES:
-            self.fall_behind(first + len(drafts.payloads) - 1)
+            self.fall_behind(self._last_of(first, drafts))
         else:
             self._read_gap()
 
@@ -162,7 +164,7 @@ class Follower:
                     await cluster.node.flusher.flush_turn()
         except Unavailable as error:
             log_outage(error)
-            self.fall_behind(max([self._last, *self._lasts()]))
+            self.fall_behind(max([self._last, *[self._last_of(*each) for each in self._pending]]))
         finally:
             self._reading = False
         pending, self._pending = self._pending, []
@@ -172,8 +174,9 @@ class Follower:
                 self.batch(first, drafts)
             await cluster.node.flusher.flush_turn()
 
-    def _lasts(self) -> list[int]:
-        return [first + len(drafts.payloads) - 1 for first, drafts in self._pending]
+    @staticmethod
+    def _last_of(first: int, drafts: Drafts) -> int:
+        return first + len(drafts.payloads) - 1
 
     def _told(self, after: int, payloads: list[bytes], wanted: int) -> None:
         if self.head != after:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
     from actors.cluster.peer import Peer
     from actors.connection import Connection
+    from actors.conversation import Conversation
 
 ROUTE_MAX_COMMANDS = 65_536
 """Commands that wait on one route; further ones are refused with `unavailable`."""
@@ -57,12 +58,17 @@ IN_DOUBT = Refusal(
 
 
 class Pending(Struct, gc=False):
-    """A command under way: `peer` has it, or nobody yet."""
+    """A command under way: `peer` has it, or nobody yet.
+
+    `refused`: it is to be answered so, but not before what the same client asked earlier.
+    """
 
     connection: Connection
     command: Any
+    name: str
     deadline: float
     peer: Peer | None = None
+    refused: Refusal | None = None
 
 
 class Remote:
@@ -81,7 +87,7 @@ class Remote:
 
     def post(self, connection: Connection, command: Any, rule: object) -> bool:
         """As of `Conversation`; the rule is for the owner to know."""
-        self.route.post(connection, command)
+        self.route.post(connection, command, self.name)
         return True
 
 
@@ -93,17 +99,19 @@ class Route:
         self.pending: dict[int, Pending] = {}
         """By their tags, in the order of the commands."""
         self._peer: Peer | None = None
+        self._refused = 0
+        """How many of them are refused and wait for their place."""
         self._straight = True
         """Whether all that is pending is with `_peer`, so that a new command may follow."""
 
-    def post(self, connection: Connection, command: Any) -> None:
+    def post(self, connection: Connection, command: Any, name: str) -> None:
         """Send a command to the owner, when there is one."""
         if len(self.pending) >= ROUTE_MAX_COMMANDS:
             connection.refuse(command.id, NOT_REACHED)
             return
         cluster = self._cluster
         tag = cluster.next_tag(self)
-        pending = Pending(connection, command, cluster.node.now() + COMMAND_TIMEOUT_S)
+        pending = Pending(connection, command, name, cluster.node.now() + COMMAND_TIMEOUT_S)
         self.pending[tag] = pending
         if self._straight and self._peer is not None:
             self._send(tag, pending)
@@ -133,6 +141,8 @@ class Route:
         pending = self.pending.pop(tag, None)
         if pending is not None:
             pending.connection.answer_encoded(reply)
+            if self._refused:
+                self._answer_refused()
 
     def moved(self, tag: int) -> None:
         """The peer that has the command is not the owner, and did nothing."""
@@ -147,12 +157,20 @@ class Route:
 
     def in_doubt(self, peer: Peer) -> None:
         """What this peer was asked may have been done, or lost, and so may its answers."""
-        for tag, pending in list(self.pending.items()):
+        renewed: dict[int, Pending] = {}
+        for tag, pending in self.pending.items():
             if pending.peer is peer:
+                # An answer that is still on its way would overtake those that are asked again.
+                self._cluster.take_tag(tag)
+                tag = self._cluster.next_tag(self)
                 pending.peer = None
                 self._straight = False
                 if type(pending.command) not in REPEATABLE:
-                    self._give_up(tag, IN_DOUBT)
+                    pending.refused = IN_DOUBT
+                    self._refused += 1
+            renewed[tag] = pending
+        self.pending = renewed
+        self._answer_refused()
         self._pump()
 
     def expire(self, now: float) -> None:
@@ -161,9 +179,21 @@ class Route:
             if pending.deadline > now:
                 break
             self._give_up(tag, NOT_REACHED if pending.peer is None else IN_DOUBT)
+        self._answer_refused()
+
+    def _answer_refused(self) -> None:
+        """Answer those whose refusal has come to its place among the client's answers."""
+        waiting: set[Connection] = set()
+        for tag, pending in list(self.pending.items()) if self._refused else ():
+            if pending.refused is None:
+                waiting.add(pending.connection)
+            elif pending.connection not in waiting:
+                self._give_up(tag, pending.refused)
 
     def _give_up(self, tag: int, refusal: Refusal) -> None:
         pending = self.pending.pop(tag)
+        if pending.refused is not None:
+            self._refused -= 1
         self._cluster.take_tag(tag)
         pending.connection.refuse(pending.command.id, refusal)
         self._cluster.node.flusher.kick()
@@ -189,11 +219,15 @@ class Route:
         """The slot is this node's: what waits is done here."""
         self.ended = True
         pending, self.pending = self.pending, {}
+        self._refused = 0
         self._cluster.drop_route(self)
+        registry = self._cluster.node.registry
         for tag, each in pending.items():
             self._cluster.take_tag(tag)
-            if each.peer is not None and type(each.command) not in REPEATABLE:
-                each.connection.refuse(each.command.id, IN_DOUBT)
+            done = each.peer is not None and type(each.command) not in REPEATABLE
+            if done or each.refused is not None:
+                # In its place among those that are done here now.
+                each.connection.post(registry.conversation(each.name), each.command, _in_doubt)
             else:
                 each.connection.dispatch_again(each.command)
 
@@ -201,9 +235,16 @@ class Route:
         """Send what nobody has; nothing overtakes what another still has to answer."""
         peer = self._peer
         for tag, pending in self.pending.items():
+            if pending.refused is not None:
+                continue
             if pending.peer is None and peer is not None:
                 self._send(tag, pending)
             elif pending.peer is not peer or peer is None:
                 self._straight = False
                 return
         self._straight = True
+
+
+def _in_doubt(conv: Conversation, connection: Connection, command: Any) -> None:
+    """The rule for a command that an earlier owner may have done."""
+    raise IN_DOUBT
