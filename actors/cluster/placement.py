@@ -72,6 +72,7 @@ class Placement:
         self._uncertain: set[int] = set()
         """Given away by a claim of which nobody knows whether it took place."""
         self._look = Parking()
+        self._changing = trio.Lock()
         self._scores: dict[str, list[bytes]] = {}
 
     # What everybody asks
@@ -168,14 +169,15 @@ class Placement:
 
     async def look(self) -> None:
         """One look, and what follows from it. Raises `Unavailable`."""
-        # Slots first: whoever owns one had a record before, so that one who has none is dead.
-        table = await self._leases.slots()
-        await self._look_at_nodes()
-        self.learn(table)
-        if self.good():
-            await self._claim()
-            await self._give_back()
-        self.joined = True
+        async with self._changing:
+            # Slots first: whoever owns one had a record before, so that one who has none is dead.
+            table = await self._leases.slots()
+            await self._look_at_nodes()
+            self.learn(table)
+            if self.good():
+                await self._claim(table)
+                await self._give_back()
+            self.joined = True
 
     async def _look_at_nodes(self) -> None:
         records = await self._leases.nodes()
@@ -206,12 +208,16 @@ class Placement:
 
     # Taking over
 
-    async def _claim(self) -> None:
-        """Claim slots without a living owner that prefer this node; take up what it owns."""
+    async def _claim(self, table: list[SlotRecord]) -> None:
+        """Claim slots without a living owner that prefer this node; take up what it owns.
+
+        `table` was read before the nodes were: of what was heard since, the owner may be alive and
+        yet unknown here.
+        """
         me = self.me.incarnation
         wanted = [
             SlotRecord(record.slot, me, record.epoch + 1)
-            for record in self.table
+            for record in table
             if (record.owner not in self.seen and self.preferred(record.slot) == me)
             or (record.owner == me and record.slot in self._uncertain)
         ]
@@ -263,8 +269,9 @@ class Placement:
         self.draining = True
         try:
             await self.beat()
-            await self._look_at_nodes()
-            await self._give_back()
+            async with self._changing:
+                await self._look_at_nodes()
+                await self._give_back()
         except Unavailable as error:
             log_outage(error)
         if self.owned:
