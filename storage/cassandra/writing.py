@@ -65,6 +65,8 @@ class Writing:
         if not convs:
             await trio.lowlevel.checkpoint()
             return
+        if self._known.shared and (bare := [c for c in convs if not commit.epochs.get(c)]):
+            raise ValueError(f"{bare[0]}: where others may write, each has its epoch")
         try:
             known = await self._knowing(convs, commit.epochs)
             new, revised = self._checked(commit, known)

@@ -311,3 +311,27 @@ async def test_an_entry_to_revise_that_is_not_there_is_no_success(
     with pytest.raises(Unavailable, match="entry 2") as caught:
         await store.commit(Commit(revisions=[Revision("g/1", 2, payload(2))]))
     assert caught.value.applied is False
+
+
+async def test_nothing_is_written_without_an_epoch_where_others_may_write(
+    store: CassandraStore,
+) -> None:
+    await store.load(["g/1"], 0, {"g/1": 1})
+    with pytest.raises(ValueError, match="g/2"):
+        await store.commit(
+            Commit(appends=[append("g/1", 1, 1), append("g/2", 1, 1)], epochs={"g/1": 1})
+        )
+    assert await store.read("g/1", limit=9) == []
+
+
+async def test_a_process_alone_does_again_what_its_last_life_left_undone(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    await store.commit(appending("g/1", 1, 1))
+    first = (await versions(cassandra, store, "g/1"))[1]
+    await land(cassandra, store, "g/1", range(2, 3), first + 1, Changes(members={5: ("owner", 2)}))
+    async with another_store(cassandra) as again:
+        loaded = (await again.load(["g/1"], 9))["g/1"]
+        assert (loaded.head.seq, loaded.members) == (2, [Member("g/1", 5, "owner", 2)])
+        await again.commit(appending("g/1", 3, 3))
+        assert (await again.heads(["g/1"]))["g/1"] == Head(3, 1003)

@@ -1,0 +1,52 @@
+"""What goes to the same replicas travels together, within the limits and in whole parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cassandra.query import BatchStatement
+
+from storage.cassandra.packing import BATCH_MAX_BYTES, BATCH_MAX_ROWS, Part, packed
+from storage.cassandra.session import Connected
+
+
+def part(connection: Connected, conv: str, rows: int = 1, size: int = 100) -> Part:
+    bind = connection.statements.bind
+    statements = [bind("put_mark", 1, 0, 0, conv, user) for user in range(rows)]
+    return Part(statements, rows * size)
+
+
+def lengths(statements: list[Any]) -> list[int]:
+    return [len(s) if isinstance(s, BatchStatement) else 1 for s in statements]
+
+
+def test_one_row_is_no_batch(cassandra: Connected) -> None:
+    only = part(cassandra, "g/1")
+    assert packed([only], cassandra.replicas) == only.statements
+    assert packed([], cassandra.replicas) == []
+
+
+def test_a_batch_ends_at_its_rows_and_at_its_bytes(cassandra: Connected) -> None:
+    many = [part(cassandra, f"g/{n}") for n in range(2 * BATCH_MAX_ROWS + 5)]
+    assert lengths(packed(many, cassandra.replicas)) == [BATCH_MAX_ROWS, BATCH_MAX_ROWS, 5]
+    large = [part(cassandra, f"g/{n}", size=BATCH_MAX_BYTES // 3) for n in range(7)]
+    assert lengths(packed(large, cassandra.replicas)) == [3, 3, 1]
+
+
+def test_a_part_is_never_torn(cassandra: Connected) -> None:
+    """Its rows become durable together, which only one batch can promise."""
+    parts = [part(cassandra, f"g/{n}", rows=40) for n in range(4)]
+    parts.insert(2, part(cassandra, "g/9", rows=3 * BATCH_MAX_ROWS))
+    assert lengths(packed(parts, cassandra.replicas)) == [80, 3 * BATCH_MAX_ROWS, 80]
+
+
+def test_those_who_are_kept_by_others_travel_apart(cassandra: Connected) -> None:
+    parts = [part(cassandra, f"g/{n}") for n in range(30)]
+    there = [p.statements[0].routing_key for p in parts[:10]]
+    found = packed(parts, lambda key: ("a", "b") if key in there else ("b", "c"))
+    assert lengths(found) == [10, 20]
+    assert all(statement.is_idempotent for statement in found)
+    assert {statement.routing_key for statement in found} == {
+        parts[0].statements[0].routing_key,
+        parts[10].statements[0].routing_key,
+    }
