@@ -32,6 +32,7 @@ GAP_PENDING_MAX_BYTES = 4 * 1024 * 1024
 class Follower:
     __slots__ = (
         "_cluster",
+        "_ended",
         "_last",
         "_pending",
         "_pending_bytes",
@@ -56,6 +57,7 @@ class Follower:
         """Users with a session here whom the owner tells."""
         self.subscribers = Subscribers(cluster.node, self)
         self.used_at = cluster.node.now()
+        self._ended = False
         self._reading = False
         self._last = head
         self._pending: list[tuple[int, Drafts]] = []
@@ -100,6 +102,12 @@ class Follower:
             registry.lost_interest(user, self)
         self.members.clear()
         self._pending.clear()
+        self._ended = True
+
+    @property
+    def lags(self) -> bool:
+        """Whether entries that are known to be there were not told here yet."""
+        return self._reading
 
     # What is told
 
@@ -155,7 +163,7 @@ class Follower:
         """Read from the store up to what is known to be there; then go on with what waited."""
         cluster = self._cluster
         try:
-            while self._last > self.head:
+            while self._last > self.head and not self._ended:
                 after, limit = self.head, self._last - self.head
                 async with cluster.node.queries:
                     payloads = await cluster.node.store.read(self.name, after=after, limit=limit)
@@ -179,8 +187,8 @@ class Follower:
         return first + len(drafts.payloads) - 1
 
     def _told(self, after: int, payloads: list[bytes], wanted: int) -> None:
-        if self.head != after:
-            return  # it fell behind meanwhile
+        if self.head != after or self._ended:
+            return  # it fell behind meanwhile, or somebody else tells it
         if len(payloads) < wanted:
             self.fall_behind(self._last)
             return

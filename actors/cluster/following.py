@@ -79,7 +79,10 @@ class Following:
     def close(self, peer: Peer, word: w.Close) -> None:
         """It is put away."""
         follower = self._of(peer, word.conv)
-        if follower is not None:
+        if follower is not None and follower.lags:
+            # What lacks is told here before anything that the next owner says.
+            self._orphan(follower)
+        elif follower is not None:
             self.drop(follower)
 
     def batch(self, peer: Peer, word: w.Batch) -> None:
@@ -124,8 +127,11 @@ class Following:
         """An owner is gone; what its followers know is kept for the next."""
         for follower in self.followers.values():
             if follower.owner is peer:
-                follower.owner = None
-                follower.used_at = self._node.now()
+                self._orphan(follower)
+
+    def _orphan(self, follower: Follower) -> None:
+        follower.owner = None
+        follower.used_at = self._node.now()
 
     def forget_orphans(self, now: float) -> None:
         """Those that nobody has taken up for long."""
