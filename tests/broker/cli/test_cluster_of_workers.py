@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import trio
 
@@ -25,7 +26,7 @@ from tests.helpers.servers import free_port
 
 HOST = "127.0.0.1"
 NAMES = ["ann", "bob", "cid", "dot", "eve", "fay"]
-LEASE_MS = 2_000
+LEASE_MS = 4_000
 PATIENCE_S = 60
 POLL_S = 0.2
 
@@ -73,6 +74,14 @@ def status(data: Path) -> dict[str, Any]:
     return found
 
 
+def monitor(data: Path, http: int) -> dict[str, Any]:
+    """What one of the workers knows of the cluster itself."""
+    operator = {"Authorization": f"Bearer {(data / 'operator').read_text().strip()}"}
+    url = f"http://{HOST}:{http}/api/monitor/cluster"
+    found: dict[str, Any] = httpx.get(url, headers=operator, trust_env=False).json()
+    return found
+
+
 def alive(seen: dict[str, Any]) -> set[str]:
     return {node["incarnation"] for node in seen["nodes"] if node["state"] == "alive"}
 
@@ -107,6 +116,9 @@ def test_two_workers_are_one_broker_and_one_that_is_killed_comes_back(data: Path
         assert {node["node"] for node in before["nodes"]} == {"here-1", "here-2"}
         assert (len(alive(before)), before["slots_unowned"]) == (2, 0)
         trio.run(everybody_hears_everybody, tcp, tokens)
+        seen = monitor(data, http)
+        assert seen["clustered"]
+        assert {node["incarnation"] for node in seen["nodes"]} == alive(status(data))
 
         killed, survivor = children(process)
         os.kill(killed, signal.SIGKILL)
