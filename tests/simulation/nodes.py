@@ -156,6 +156,9 @@ class SimulatedNode:
         try:
             with self._scope:
                 await self._serve()
+        except Exception as error:  # noqa: BLE001 - a process that ends so is started again by nobody
+            self.world.record.wrong(f"{self.name} ended by itself: {_innermost(error)!r}")
+            self.world.silence(self)
         finally:
             self.up = False
             gone.set()
@@ -230,6 +233,12 @@ class SimulatedNode:
                 connection = Connection(node, sock, wire=TCP_MSGPACK, tls=None, peer="client")
                 nursery.start_soon(connection.run)
             await self._accept.wait()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class PlainOpening:

@@ -1,4 +1,4 @@
-"""Which plan a seed has: everything at once, or a few kinds of faults that are seen better alone."""
+"""Which plan a seed has: everything at once, or a few kinds of faults, seen better alone."""
 
 from __future__ import annotations
 

@@ -182,6 +182,10 @@ class SharedStore(MemoryStore):
         """Every log as it is now."""
         return {name: list(conv.payloads) for name, conv in self._conversations.items()}
 
+    def epoch_of(self, conv: str) -> int:
+        """The highest under which it was taken up."""
+        return self._epoch(conv)
+
     def members_now(self, conv: str) -> list[int]:
         return [member.user for member in self._members(conv)]
 

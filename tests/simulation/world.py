@@ -26,6 +26,7 @@ from tests.simulation.nodes import SimulatedNode
 from tests.simulation.scheduling import Outside, run_repeatably
 from tests.simulation.store import SharedStore
 from tests.simulation.storms import rage
+from tests.simulation.witness import Witness
 
 CALM_S = 3.0
 """Before the first fault, so that there is something to lose."""
@@ -230,10 +231,11 @@ def simulate(seed: int, plan: Plan, *, keep_trace: bool = False) -> Outcome:
     """Play one seed to its end."""
 
     defects = _Defects()
+    witness = Witness()
 
     async def main() -> Outcome:
         async with trio.open_nursery() as nursery:
-            world = World(plan, seed, nursery, keep_trace=keep_trace)
+            world = witness.world = World(plan, seed, nursery, keep_trace=keep_trace)
             wrong = await world.play() + defects.seen
             outcome = Outcome(
                 seed,
@@ -246,7 +248,7 @@ def simulate(seed: int, plan: Plan, *, keep_trace: bool = False) -> Outcome:
             nursery.cancel_scope.cancel()
         return outcome
 
-    with few_slots(), defects:
+    with few_slots(), defects, witness:
         return run_repeatably(seed, main)
 
 
