@@ -44,10 +44,10 @@ class CassandraLeases:
         else:
             beat = record.beat
             write = self._bind("next_beat", beat, encoded, record.incarnation, beat - 1)
-        applied = await self._applied(write)
-        if applied is None:
-            return await self._beat_of(record.incarnation) == record.beat
-        return applied
+        if await self._applied(write):
+            return True
+        # In doubt, or said twice: what is there decides.
+        return await self._beat_of(record.incarnation) == record.beat
 
     async def nodes(self) -> list[NodeRecord]:
         """See `Leases.nodes`."""
