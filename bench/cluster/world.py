@@ -154,5 +154,9 @@ def _wait_for_greeting(process: subprocess.Popen[bytes], said: Path) -> None:
 def _nodes(pid: int, workers: int) -> list[int]:
     if workers == 1:
         return [pid]
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children]
+    # A child is noted with the thread that started it.
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for t in threads for child in (t / "children").read_text().split()]
+    if len(children) != workers:
+        raise ServerFailed(f"{len(children)} processes and not {workers} serve")
+    return sorted(children)

@@ -1,0 +1,198 @@
+"""S4: what it adds to a message that it crosses nodes, hop by hop, on an otherwise idle cluster.
+
+Two nodes with ports of their own, two groups, one owned by each node. A message is published at its
+owner or at the other node, and heard at either. One message at a time, so this is latency without
+queues. The hops alone: a `ping` is a client's way to its node and back; a commit is the store's; a
+message from one inbox to another is the bus's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import trio
+
+from bench.cluster.line import Line
+from bench.cluster.measuring import Plan
+from bench.cluster.pages import payload
+from bench.cluster.results import CaseResult, Figure, Target
+from bench.cluster.world import KEYSPACE, Broker, World
+from bench.servers import ServerFailed
+from bench.stats import percentile
+from storage.cassandra import CassandraStore, open_cassandra
+from storage.names import slot_of
+from storage.records import Append, Commit
+from storage.redis import RedisShared, open_redis
+
+GROUPS_TRIED_MAX = 64
+"""Groups made until there is one of each owner: each has a chance of a half."""
+SETTLE_S = 3.0
+"""For two nodes to have shared out the slots."""
+WAIT_S = 10.0
+"""For one message; then the measurement has failed."""
+WARM = 20
+"""Messages before the first sample."""
+BUS_BYTES = 300
+"""About what an envelope with one message has."""
+
+
+class Way(NamedTuple):
+    """Where a message was published and what was waited for."""
+
+    published: str
+    waited: str
+
+    def __str__(self) -> str:
+        return f"published at {self.published}: {self.waited}"
+
+
+OWNER, OTHER = "its owner's node", "the other node"
+ACK, AT_OWNER, AT_OTHER = "answer", "heard at its owner's node", "heard at the other node"
+
+
+def hops(world: World, plan: Plan) -> CaseResult:
+    """S4."""
+    result = CaseResult(case="S4", load="2 nodes, 2 groups of 4, one message at a time")
+    with _two_nodes(world) as (first, second):
+        time.sleep(SETTLE_S)
+        ways = _messages(world, plan, first, second)
+        pings = _pings(world, plan, first)
+    alone = {"a client's way to its node and back": pings, **trio.run(_parts, world, plan)}
+    for name, samples in [*alone.items(), *((str(way), each) for way, each in ways.items())]:
+        result.figures += _figures(name, samples)
+        plan.tell(f"S4 {name}: p50 {_p(samples, 0.5):.2f} ms, p99 {_p(samples, 0.99):.2f} ms")
+    for what, way, base in (
+        ("added to the answer where the command crosses", Way(OTHER, ACK), Way(OWNER, ACK)),
+        ("added to a delivery that crosses", Way(OWNER, AT_OTHER), Way(OWNER, AT_OWNER)),
+        ("added to a delivery where both cross", Way(OTHER, AT_OTHER), Way(OWNER, AT_OWNER)),
+    ):
+        for share in (0.5, 0.99):
+            added = _p(ways[way], share) - _p(ways[base], share)
+            what_ = f"{what}: p{share * 100:.0f}"
+            result.targets.append(Target(what=what_, unit="ms", value=None, reached=added))
+    return result
+
+
+def _figures(name: str, samples: list[int]) -> Iterator[Figure]:
+    for share in (0.5, 0.99):
+        yield Figure(name=f"{name}: p{share * 100:.0f}", unit="ms", rounds=[_p(samples, share)])
+
+
+def _p(samples: list[int], share: float) -> float:
+    return percentile(sorted(samples), share) / 1e6
+
+
+@contextlib.contextmanager
+def _two_nodes(world: World) -> Iterator[tuple[Broker, Broker]]:
+    with world.serve(name="first") as first, world.serve(name="second") as second:
+        yield first, second
+
+
+def _messages(world: World, plan: Plan, first: Broker, second: Broker) -> dict[Way, list[int]]:
+    """Nanoseconds by way."""
+    at = [first, second]
+    publishers = [Line(broker.tcp, token) for broker, token in zip(at, world.tokens, strict=False)]
+    hearers = [Line(broker.tcp, token) for broker, token in zip(at, world.tokens[2:], strict=False)]
+    groups = trio.run(_groups_of_each, world, [*publishers, *hearers])
+    ways: dict[Way, list[int]] = {
+        Way(published, waited): []
+        for published in (OWNER, OTHER)
+        for waited in (ACK, AT_OWNER, AT_OTHER)
+    }
+    for number in range(-WARM, plan.sizes.samples):
+        for owner, conv in enumerate(groups):
+            for place, publisher in enumerate(publishers):
+                took = _one(publisher, hearers, conv, f"{number}")
+                if number < 0:
+                    continue
+                published = OWNER if place == owner else OTHER
+                ways[Way(published, ACK)].append(took[0])
+                ways[Way(published, AT_OWNER)].append(took[1 + owner])
+                ways[Way(published, AT_OTHER)].append(took[2 - owner])
+    for line in [*publishers, *hearers]:
+        line.close()
+    return ways
+
+
+async def _groups_of_each(world: World, people: list[Line]) -> list[str]:
+    """A group that the first node owns and one that the second owns; all people are in both."""
+    members = [line.user for line in people[1:]]
+    async with open_cassandra(world.settings) as store:
+        names = {record.incarnation: record.node for record in await store.nodes()}
+        owners = {record.slot: names.get(record.owner, "") for record in await store.slots()}
+    found: dict[str, str] = {}
+    for _ in range(GROUPS_TRIED_MAX):
+        reply = people[0].ask("group.create", title="bench", kind="group", members=members)
+        found.setdefault(owners[slot_of(str(reply["conv"]))], str(reply["conv"]))
+        if found.keys() >= {"first", "second"}:
+            return [found["first"], found["second"]]
+    raise ServerFailed(f"of {GROUPS_TRIED_MAX} groups none was of the other node: {found}")
+
+
+def _one(publisher: Line, hearers: list[Line], conv: str, key: str) -> list[int]:
+    """Publish one message: nanoseconds until its answer, and until each hearer has it."""
+    lines = [publisher, *hearers]
+    took = [0] * len(lines)
+    began = time.monotonic_ns()
+    publisher.send("send", conv=conv, key=key, kind="text", body="x")
+    while not all(took):
+        waiting = [line for line, done in zip(lines, took, strict=True) if not done]
+        ready, _, _ = select.select([line.sock for line in waiting], [], [], WAIT_S)
+        now = time.monotonic_ns()
+        if not ready:
+            raise ServerFailed(f"a message was not heard for {WAIT_S:g} s")
+        for number, line in enumerate(lines):
+            wanted = "msg" if number else "ok"
+            if line.sock in ready and any(
+                event["t"] == wanted and event.get("conv") == conv and event.get("body", "x") == "x"
+                for event in line.take()
+            ):
+                took[number] = now - began
+    return took
+
+
+def _pings(world: World, plan: Plan, broker: Broker) -> list[int]:
+    line = Line(broker.tcp, world.tokens[0])
+    samples = []
+    for _ in range(plan.sizes.samples):
+        began = time.monotonic_ns()
+        line.ask("ping")
+        samples.append(time.monotonic_ns() - began)
+    line.close()
+    return samples
+
+
+async def _parts(world: World, plan: Plan) -> dict[str, list[int]]:
+    async with open_cassandra(world.settings) as store:
+        commits = await _commits(store, plan.sizes.samples)
+    async with (
+        open_redis(world.redis.url, inbox="bench-a", prefix=KEYSPACE) as a,
+        open_redis(world.redis.url, inbox="bench-b", prefix=KEYSPACE) as b,
+    ):
+        words = await _words(a, b, plan.sizes.samples)
+    return {"a commit of one entry": commits, "one word over the bus": words}
+
+
+async def _commits(store: CassandraStore, count: int) -> list[int]:
+    samples = []
+    for seq in range(1, WARM + count + 1):
+        append = Append("g/9007199254740991", seq, [payload(seq)], ts=seq)
+        began = time.monotonic_ns()
+        await store.commit(Commit(appends=[append]))
+        samples.append(time.monotonic_ns() - began)
+    return samples[WARM:]
+
+
+async def _words(a: RedisShared, b: RedisShared, count: int) -> list[int]:
+    samples = []
+    for _ in range(WARM + count):
+        with trio.fail_after(WAIT_S):
+            began = time.monotonic_ns()
+            a.bus.send("bench-b", bytes(BUS_BYTES))
+            await b.bus.receive()
+            samples.append(time.monotonic_ns() - began)
+    return samples[WARM:]
