@@ -123,6 +123,8 @@ class Cluster:
         except Unavailable as error:
             log_outage(error)
         await self.placement.remove()
+        self.tell_all(w.Leave())
+        await self.node.flusher.flush()
         await self.here.forget()
 
     # Hearing
@@ -197,7 +199,7 @@ class Cluster:
         """Whether every node that lives hears what is said to it, and who is connected there is
         known. While that is not so, nothing may be forgotten that somebody may not have heard."""
         now = self.node.now()
-        return all(peer.link.in_step(now) for peer in self.peers.values())
+        return all(peer.link.left or peer.link.in_step(now) for peer in self.peers.values())
 
     def _begin(self, peer: Peer) -> None:
         peer.begin(*self.here.all())

@@ -55,6 +55,11 @@ def _changed(cluster: Cluster, peer: Peer, word: w.Changed) -> None:
         cluster.node.presence.changed(user)
 
 
+def _leave(cluster: Cluster, peer: Peer, word: w.Leave) -> None:
+    peer.link.left = True
+    cluster.placement.look_soon()
+
+
 def _suspect(cluster: Cluster, peer: Peer, word: w.Suspect) -> None:
     if cluster.suspect is not None:
         cluster.suspect()
@@ -159,6 +164,7 @@ _TABLE: dict[type, Callable[[Cluster, Peer, Any], None]] = {
     w.Here: _here,
     w.Gone: _gone,
     w.Changed: _changed,
+    w.Leave: _leave,
     w.Suspect: _suspect,
     w.Tell: _tell,
     w.Ask: _ask,

@@ -42,6 +42,7 @@ class Link:
         "confirmed",
         "heard",
         "heard_session",
+        "left",
         "lost",
         "number",
         "session",
@@ -59,6 +60,8 @@ class Link:
         """Of the last that they have confirmed, in this session."""
         self.lost = True
         """What is said now does not arrive: a new session must begin."""
+        self.left = False
+        """They have said their last word."""
         self.heard_session = 0
         self.heard = 0
         self._began_at = now - RESTART_AFTER_S
@@ -69,7 +72,7 @@ class Link:
 
     def may_begin(self, now: float) -> bool:
         """Whether it is time for a new session."""
-        return self.lost and now - self._began_at >= RESTART_AFTER_S
+        return self.lost and not self.left and now - self._began_at >= RESTART_AFTER_S
 
     def begin(self, now: float) -> None:
         """Begin a session; the next envelope must hold the whole state."""
@@ -124,7 +127,9 @@ class Link:
 
     def in_step(self, now: float) -> bool:
         """Whether what is said arrives, as far as anybody can know."""
-        return not self.lost and self.confirmed > 0 and now - self._confirmed_at < CONTACT_S
+        if self.lost or self.left:
+            return False
+        return self.confirmed > 0 and now - self._confirmed_at < CONTACT_S
 
     def lag_s(self, now: float) -> float:
         """For how long the oldest unconfirmed envelope has been under way; 0 if there is none."""

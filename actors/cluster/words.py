@@ -54,6 +54,10 @@ class Changed(Word, tag="changed"):
     hidden: bool
 
 
+class Leave(Word, tag="leave"):
+    """My last word: nobody need wait for me any more."""
+
+
 class Suspect(Word, tag="suspect"):
     """Some session may have ended: it is time to look."""
 
@@ -188,6 +192,7 @@ AnyWord = (
     | Here
     | Gone
     | Changed
+    | Leave
     | Suspect
     | Tell
     | Join

@@ -141,6 +141,14 @@ class ClusterNode:
                     tasks.start_soon(self.cluster.here.run)
                 await trio.sleep_forever()
 
+    async def leave(self) -> None:
+        """End in order, as far as it concerns the others."""
+        await self.placement.leave()
+        await self.cluster.leave()
+        self.nodes.running.remove(self)
+        self.nodes.network.leave(self.inbox)
+        self.scope.cancel()
+
     def kill(self) -> None:
         """All at once; what it says no more reaches nobody."""
         self.nodes.network.leave(self.inbox)
@@ -248,7 +256,8 @@ async def nodes_of(*names: str, **options: Any) -> AsyncIterator[Nodes]:
         await nodes.store.create_users(users, [None] * USERS)
         for name in names:
             nodes.start(name)
-        await nodes.settled()
+        if names:
+            await nodes.settled()
         yield nodes
         nursery.cancel_scope.cancel()
 

@@ -15,6 +15,7 @@ EXAMPLES: list[w.AnyWord] = [
     w.Here([3], []),
     w.Gone([3], 1_700_000_000_000),
     w.Changed([3], True),
+    w.Leave(),
     w.Suspect(),
     w.Tell([1, 2], {"t": "conv", "users": [1], "none": None}, 77, "g/1"),
     w.Join("g/1", 3, 12, [1, 2], True, False),
