@@ -225,9 +225,7 @@ class Cassandra:
     def __init__(self, folder: Path, size: int = 1, heap_mib: int = HEAP_MIB) -> None:
         hosts = [f"127.0.0.{number}" for number in range(1, size + 1)]
         ports = free_port(hosts), free_port(hosts)
-        self.nodes = [
-            CassandraNode(folder / host, host, hosts, ports, heap_mib) for host in hosts
-        ]
+        self.nodes = [CassandraNode(folder / host, host, hosts, ports, heap_mib) for host in hosts]
 
     @property
     def url(self) -> str:
@@ -335,7 +333,8 @@ def _java_command(folder: Path, *, alone: bool, heap_mib: int) -> list[str | Pat
     ]
     return [
         _program("java"),
-        *("-Xms64m", f"-Xmx{heap_mib}m", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=128m", "-Xss512k"),
+        *("-Xms64m", f"-Xmx{heap_mib}m", "-XX:MaxDirectMemorySize=128m"),
+        *("-XX:+UseSerialGC", "-Xss512k"),
         *(f"-D{name}={value}" for name, value in properties.items()),
         *(f"--add-exports={name}={UNNAMED}" for name in EXPORTS),
         *(f"--add-opens={name}={UNNAMED}" for name in opens),
@@ -349,7 +348,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.helpers.servers", description=__doc__)
     parser.add_argument("--cassandra", type=int, default=1, metavar="N", help="nodes (0: none)")
     wanted = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what runs in its background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         print(f"export PARLEY_TEST_REDIS={stack.enter_context(redis()).url}", flush=True)
         if wanted.cassandra:
