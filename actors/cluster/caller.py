@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actors.answering import perform
-from actors.cluster.words import Answer, Moved, Reached
+from actors.cluster.words import Answer, Ask, Reached
 from actors.faults import error_reply
 from actors.wires import WIRES
 
@@ -45,6 +45,7 @@ class CallerSession:
 
 class Caller:
     __slots__ = (
+        "attempt",
         "behind",
         "closing",
         "node",
@@ -52,20 +53,23 @@ class Caller:
         "peer",
         "peers",
         "session",
+        "slot",
         "tag",
         "user",
         "wire",
     )
 
-    def __init__(self, node: Node, peer: Peer, *, number: int, tag: int, user: int, wire: int):
+    def __init__(self, node: Node, peer: Peer, ask: Ask) -> None:
         self.node = node
         self.peer = peer
-        self.number = number
+        self.number = ask.connection
         """Of the connection, at its node."""
-        self.tag = tag
-        self.user = user
-        self.wire = WIRES[wire]
-        self.session = CallerSession(node, user)
+        self.tag = ask.tag
+        self.slot = ask.slot
+        self.attempt = ask.attempt
+        self.user = ask.user
+        self.wire = WIRES[ask.wire]
+        self.session = CallerSession(node, ask.user)
         self.peers: dict[int, Conversation] | None = None
         self.behind: set[str] | None = None
         self.closing = False
@@ -114,4 +118,4 @@ class Caller:
 
     def dispatch_again(self, command: Any) -> None:
         """The conversation is not this node's any more: its node sends the command elsewhere."""
-        self.peer.say(Moved(self.tag))
+        self.peer.bounce(self.slot, self.attempt, self.tag)

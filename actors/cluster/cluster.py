@@ -74,8 +74,8 @@ class Cluster:
         )
         self.placement = Placement(self, lease_ms=lease_ms)
         self.here = Here(self, presence, ttl_ms=lease_ms)
-        self.sessions = count(1)
-        """For the links."""
+        self.numbers = count(1)
+        """Each is used once, for a session of a link or an attempt of a route."""
         self.peers: dict[str, Peer] = {}
         self.following = Following(self)
         self.routes: dict[int, Route] = {}

@@ -78,13 +78,12 @@ def _tell(cluster: Cluster, peer: Peer, word: w.Tell) -> None:
 
 
 def _ask(cluster: Cluster, peer: Peer, word: w.Ask) -> None:
-    if not cluster.placement.epoch_of(word.slot) or word.slot in cluster.routes:
-        peer.say(w.Moved(word.tag))
+    mine = cluster.placement.epoch_of(word.slot) and word.slot not in cluster.routes
+    if not mine or peer.bounced.get(word.slot) == word.attempt:
+        peer.bounce(word.slot, word.attempt, word.tag)
         return
     node = cluster.node
-    caller = Caller(
-        node, peer, number=word.connection, tag=word.tag, user=word.user, wire=word.wire
-    )
+    caller = Caller(node, peer, word)
     command = MSGPACK.decode_good(word.command)
     try:
         node.open_table[type(command)](caller, command)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from actors.cluster.words import (
     Confirm,
     Event,
     Join,
+    Moved,
     Part,
     Start,
     Tell,
@@ -55,11 +56,13 @@ class Peer:
     def __init__(self, cluster: Cluster, inbox: str) -> None:
         self.cluster = cluster
         self.inbox = inbox
-        self.link = Link(cluster.inbox, cluster.node.now(), cluster.sessions)
+        self.link = Link(cluster.inbox, cluster.node.now(), cluster.numbers)
         self.users: dict[int, bool] = {}
         """Who has a session there, and whether they hide it."""
         self.followed: dict[Ledger, dict[int, None]] = {}
         """Conversations of this node that are told there, and the members for whom."""
+        self.bounced: dict[int, int] = {}
+        """By slot, of the commands from there, the attempt that has failed."""
         self.gone = False
         self._words: list[bytes] = []
         self._bytes = 0
@@ -124,6 +127,11 @@ class Peer:
         self._settle_join()
         for ledger, followers in self.followed.items():
             self.say(self._joined(ledger, list(followers), whole=True, doubt=True))
+
+    def bounce(self, slot: int, attempt: int, tag: int) -> None:
+        """A command from there is not for this node (any more)."""
+        self.bounced[slot] = attempt
+        self.say(Moved(tag))
 
     def mark(self) -> tuple[int, int]:
         """Send what has gathered, and have its confirmation hurried: what `passed` is to be asked.

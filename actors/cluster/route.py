@@ -68,6 +68,7 @@ class Pending(Struct, gc=False):
     name: str
     deadline: float
     peer: Peer | None = None
+    attempt: int = 0
     refused: Refusal | None = None
 
 
@@ -99,10 +100,13 @@ class Route:
         self.pending: dict[int, Pending] = {}
         """By their tags, in the order of the commands."""
         self._peer: Peer | None = None
+        self._attempt = next(cluster.numbers)
+        self._left_over = 0
+        """How many commands somebody still has of earlier attempts; nothing may overtake them."""
         self._refused = 0
         """How many of them are refused and wait for their place."""
         self._straight = True
-        """Whether all that is pending is with `_peer`, so that a new command may follow."""
+        """Whether all that is pending is with `_peer`, in this attempt: a new one may follow."""
 
     def post(self, connection: Connection, command: Any, name: str) -> None:
         """Send a command to the owner, when there is one."""
@@ -122,6 +126,7 @@ class Route:
         peer = self._peer
         assert peer is not None
         pending.peer = peer
+        pending.attempt = self._attempt
         connection, command = pending.connection, pending.command
         peer.say(
             Ask(
@@ -131,6 +136,7 @@ class Route:
                 connection.user,
                 connection.wire.index,
                 MSGPACK.encode(command),
+                self._attempt,
             )
         )
 
@@ -143,20 +149,36 @@ class Route:
             pending.connection.answer_encoded(reply)
             if self._refused:
                 self._answer_refused()
+            self._resolved(pending)
 
     def moved(self, tag: int) -> None:
         """The peer that has the command is not the owner, and did nothing."""
         pending = self.pending.get(tag)
-        if pending is not None:
-            if pending.peer is self._peer:
+        if pending is not None and pending.peer is not None:
+            if pending.attempt == self._attempt:
                 self._peer = None
-            pending.peer = None
-            self._straight = False
-            self._cluster.placement.look_soon()
-            self._pump()
+                self._begin_anew()
+                self._cluster.placement.look_soon()
+            self._resolved(pending)
+
+    def _begin_anew(self) -> None:
+        """What others have is waited for, and then the rest is sent, in order."""
+        self._straight = False
+        self._attempt = next(self._cluster.numbers)
+        self._left_over = sum(pending.peer is not None for pending in self.pending.values())
+
+    def _resolved(self, pending: Pending) -> None:
+        """The peer that had the command has it no more."""
+        had, pending.peer = pending.peer, None
+        if had is not None and pending.attempt != self._attempt:
+            self._left_over -= 1
+            if not self._left_over:
+                self._pump()
 
     def in_doubt(self, peer: Peer) -> None:
         """What this peer was asked may have been done, or lost, and so may its answers."""
+        if not any(pending.peer is peer for pending in self.pending.values()):
+            return
         renewed: dict[int, Pending] = {}
         for tag, pending in self.pending.items():
             if pending.peer is peer:
@@ -164,12 +186,12 @@ class Route:
                 self._cluster.take_tag(tag)
                 tag = self._cluster.next_tag(self)
                 pending.peer = None
-                self._straight = False
                 if type(pending.command) not in REPEATABLE:
                     pending.refused = IN_DOUBT
                     self._refused += 1
             renewed[tag] = pending
         self.pending = renewed
+        self._begin_anew()
         self._answer_refused()
         self._pump()
 
@@ -197,6 +219,7 @@ class Route:
         self._cluster.take_tag(tag)
         pending.connection.refuse(pending.command.id, refusal)
         self._cluster.node.flusher.kick()
+        self._resolved(pending)
 
     # Where it leads
 
@@ -208,7 +231,10 @@ class Route:
             return
         inbox = placement.owner_inbox(self.slot)
         known = inbox is not None and inbox != self._cluster.inbox
-        self._peer = self._cluster.peer(inbox) if inbox is not None and known else None
+        peer = self._cluster.peer(inbox) if inbox is not None and known else None
+        if peer is not self._peer:
+            self._peer = peer
+            self._begin_anew()
         self._pump()
 
     def unresolved(self) -> bool:
@@ -233,16 +259,13 @@ class Route:
 
     def _pump(self) -> None:
         """Send what nobody has; nothing overtakes what another still has to answer."""
-        peer = self._peer
-        for tag, pending in self.pending.items():
-            if pending.refused is not None:
-                continue
-            if pending.peer is None and peer is not None:
-                self._send(tag, pending)
-            elif pending.peer is not peer or peer is None:
-                self._straight = False
-                return
-        self._straight = True
+        if self._peer is None or self._left_over:
+            self._straight = False
+        elif not self._straight:
+            self._straight = True
+            for tag, pending in self.pending.items():
+                if pending.peer is None and pending.refused is None:
+                    self._send(tag, pending)
 
 
 def _in_doubt(conv: Conversation, connection: Connection, command: Any) -> None:

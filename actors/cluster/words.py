@@ -134,7 +134,10 @@ class Behind(Word, tag="behind"):
 
 
 class Ask(Word, tag="ask"):
-    """A command of a client's connection, for the owner of a slot. `wire` is its encoding."""
+    """A command of a client's connection, for the owner of a slot. `wire` is its encoding.
+
+    `attempt`: a new one begins when the last is over, all its commands answered or `Moved`.
+    """
 
     tag: int
     slot: int
@@ -142,6 +145,7 @@ class Ask(Word, tag="ask"):
     user: int
     wire: int
     command: bytes
+    attempt: int = 0
 
 
 class Answer(Word, tag="answer"):
@@ -161,7 +165,10 @@ class Reached(Word, tag="reached"):
 
 
 class Moved(Word, tag="moved"):
-    """The command was not looked at: the slot is not mine (any more)."""
+    """The command was not looked at: the slot is not mine (any more).
+
+    Nor will any other of this attempt be, which would overtake it.
+    """
 
     tag: int
 
