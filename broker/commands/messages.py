@@ -76,19 +76,25 @@ def _conversation_with(connection: Connection, user: int) -> Conversation:
 
 def _send(conv: Conversation, connection: Connection, command: Send) -> None:
     user = connection.user
-    if user not in conv.members:
+    if user not in conv.members and not _is_repeated(conv, user, command):
         member_of(conv, user)
     if command.reply_to is None and not command.mentions:
         seq, ts = conv.message(user, command.key, command.kind, command.body)
     else:
         seq, ts = _send_with_options(conv, user, command)
-    if conv.group is None:
+    if conv.group is None and conv.members:
         low, high = conv.members
         online = conv.node.registry.seems_online(high if user == low else low)
         reply = Sent(command.id, conv.name, seq, ts, online)
     else:
         reply = Sent(command.id, conv.name, seq, ts)
     conv.answer(connection, command.id, reply)
+
+
+def _is_repeated(conv: Conversation, user: int, command: Send) -> bool:
+    """Whether a former member asks again for what they sent while they were one."""
+    what = digest(command.kind, command.body, 0, command.reply_to or 0, command.mentions)
+    return conv.keys.find(user, command.key, what) is not None
 
 
 def _send_with_options(conv: Conversation, user: int, command: Send) -> tuple[int, int]:
@@ -124,9 +130,9 @@ def amend(connection: Connection, command: Amendment) -> None:
 
 
 def _edit(conv: Conversation, connection: Connection, command: Edit) -> None:
-    member_of(conv, connection.user)
     if _repeated(conv, connection, command, "edit", command.body):
         return
+    member_of(conv, connection.user)
     target = _target(conv, command)
     if target.sender != connection.user:
         raise Refusal(Code.FORBIDDEN, "only its sender may edit a message", field="ref")
@@ -143,9 +149,9 @@ def _edit(conv: Conversation, connection: Connection, command: Edit) -> None:
 
 
 def _recall(conv: Conversation, connection: Connection, command: Recall) -> None:
-    member = member_of(conv, connection.user)
     if _repeated(conv, connection, command, "recall", None):
         return
+    member = member_of(conv, connection.user)
     target = _target(conv, command)
     moderates = not is_direct(conv) and member.role in ("owner", "admin")
     if not moderates:
@@ -163,10 +169,10 @@ def _recall(conv: Conversation, connection: Connection, command: Recall) -> None
 
 
 def _pin(conv: Conversation, connection: Connection, command: Pin | Unpin) -> None:
-    member = member_of(conv, connection.user)
     kind = "pin" if type(command) is Pin else "unpin"
     if _repeated(conv, connection, command, kind, None):
         return
+    member = member_of(conv, connection.user)
     if not is_direct(conv) and member.role == "member":
         raise Refusal(Code.FORBIDDEN, "only the owner and admins may pin")
     _target(conv, command)
@@ -174,10 +180,10 @@ def _pin(conv: Conversation, connection: Connection, command: Pin | Unpin) -> No
 
 
 def _react(conv: Conversation, connection: Connection, command: React) -> None:
-    member_of(conv, connection.user)
     body = {"emoji": command.emoji, "on": command.on}
     if _repeated(conv, connection, command, "react", body):
         return
+    member_of(conv, connection.user)
     _target(conv, command)
     _append(conv, connection, command, "react", body)
 

@@ -137,6 +137,20 @@ async def test_where_history_begins_with_joining_nothing_earlier_is_shown(broker
     assert (seqs(found["entries"]), found["unread"], found["more"]) == ([3, 4], 1, False)
 
 
+async def test_who_has_left_is_told_the_truth_about_what_they_sent_before(broker: Broker) -> None:
+    ann, bob = await broker.join("ann"), await broker.join("bob")
+    user = (await broker.user("bob")).id
+    conv = (await ann.ok("group.create", title="x", members=[user]))["conv"]
+    sent = {"conv": conv, "key": "k", "kind": "text", "body": "hi"}
+    seq = (await bob.ok("send", **sent))["seq"]
+    react = {"conv": conv, "ref": seq, "key": "r", "emoji": "+1", "on": True}
+    reacted = (await bob.ok("react", **react))["seq"]
+    await bob.ok("group.leave", conv=conv)
+    assert (await bob.ok("send", **sent))["seq"] == seq, "asked again, its answer was lost perhaps"
+    assert (await bob.ok("react", **react))["seq"] == reacted
+    assert (await bob.error("send", **{**sent, "key": "k2"}))["code"] == "not_found"
+
+
 async def test_who_leaves_reads_that_they_left_and_no_more(broker: Broker) -> None:
     ann, bob, _, conv = await room(broker)
     second = await broker.join("bob", over="ws-json")
