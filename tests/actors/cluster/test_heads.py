@@ -1,0 +1,103 @@
+"""How far conversations are: asked of those who write them, wherever they are."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from actors.cluster.cluster import HEADS_TIMEOUT_S
+from actors.cluster.heads import Asker
+from storage.errors import Unavailable
+from storage.names import slot_of
+from tests.actors.cluster.nodes import LEASE_MS, nodes_of, send, store_entries
+
+
+async def test_each_writer_tells_of_its_own(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2", "n3") as nodes:
+        ann = await nodes.running[0].join(1)
+        convs = [n.conv() for n in nodes.running]
+        for number, conv in enumerate(convs):
+            await send(ann, conv, *[f"{conv}{n}" for n in range(number + 1)])
+        for n in nodes.running:
+            heads = await n.cluster.heads(convs)
+            assert {conv: head.seq for conv, head in heads.items()} == dict(
+                zip(convs, (1, 2, 3), strict=True)
+            )
+            assert all(head.ts for head in heads.values())
+        assert await nodes.running[0].cluster.heads([]) == {}
+
+
+async def test_what_is_not_active_is_taken_up_to_be_sure(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        await store_entries(nodes.store, conv, 1, 4)
+        heads = await n1.cluster.heads([conv])
+        assert heads[conv].seq == 4
+
+
+async def test_only_what_is_durable_is_told(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        ann = await n2.join(1)
+        await send(ann, conv, "a")
+        nodes.store.commits.close()
+        id_ = await ann.send("send", conv=conv, key="b", kind="text", body="b")
+        await wait_all_tasks_blocked()
+        assert (await n1.cluster.heads([conv]))[conv].seq == 1
+        nodes.store.commits.open()
+        await ann.reply(id_)
+        assert (await n1.cluster.heads([conv]))[conv].seq == 2
+
+
+async def test_one_that_has_gone_elsewhere_is_asked_there(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        ann = await n1.join(1)
+        await send(ann, conv, "a")
+        n2.kill()
+        started = trio.current_time()
+        assert (await n1.cluster.heads([conv]))[conv].seq == 1
+        assert trio.current_time() - started < 2 * LEASE_MS / 1000
+
+
+async def test_a_writer_that_does_not_answer_is_an_outage(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        nodes.network.part(n1.inbox, n2.inbox)
+        started = trio.current_time()
+        with pytest.raises(Unavailable):
+            await n1.cluster.heads([conv])
+        assert trio.current_time() - started <= HEADS_TIMEOUT_S + 1
+        assert not n1.cluster._head_answers
+
+
+async def test_a_conversation_that_fails_or_is_anothers_is_left_out(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        mine, other = n1.conv(), n2.conv()
+        nodes.store.loads.faults = [Unavailable("away")]
+        with trio.fail_after(1):
+            assert await Asker(n1.node, [mine, other]).wait() == {}
+            assert list(await Asker(n1.node, [mine, other]).wait()) == [mine]
+            assert await Asker(n1.node, []).wait() == {}
+
+
+async def test_who_looks_at_a_list_sees_what_other_nodes_have_in_hand(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        other = int(conv.rpartition("/")[2])
+        ann, bob = await n2.join(1), await n1.join(other)
+        await send(ann, conv, "a", "b")
+        assert slot_of(conv) in n2.placement.owned
+        (found,) = (await bob.ok("sync", cursors={conv: 1}))["conversations"]
+        assert (found["head"], [entry["seq"] for entry in found["entries"]]) == (2, [2])
