@@ -28,10 +28,7 @@ from storage.names import slot_of
 from storage.records import Append, Commit
 from storage.redis import RedisShared, open_redis
 
-GROUPS_TRIED_MAX = 64
-"""Groups made until there is one of each owner: each has a chance of a half."""
-SETTLE_S = 3.0
-"""For two nodes to have shared out the slots."""
+NODES = ("first", "second")
 WAIT_S = 10.0
 """For one message; then the measurement has failed."""
 WARM = 20
@@ -58,7 +55,7 @@ def hops(world: World, plan: Plan) -> CaseResult:
     """S4."""
     result = CaseResult(case="S4", load="2 nodes, 2 groups of 4, one message at a time")
     with _two_nodes(world) as (first, second):
-        time.sleep(SETTLE_S)
+        world.settle(2)
         ways = _messages(world, plan, first, second)
         pings = _pings(world, plan, first)
     alone = {"a client's way to its node and back": pings, **trio.run(_parts, world, plan)}
@@ -88,7 +85,7 @@ def _p(samples: list[int], share: float) -> float:
 
 @contextlib.contextmanager
 def _two_nodes(world: World) -> Iterator[tuple[Broker, Broker]]:
-    with world.serve(name="first") as first, world.serve(name="second") as second:
+    with world.serve(name=NODES[0]) as first, world.serve(name=NODES[1]) as second:
         yield first, second
 
 
@@ -119,18 +116,23 @@ def _messages(world: World, plan: Plan, first: Broker, second: Broker) -> dict[W
 
 
 async def _groups_of_each(world: World, people: list[Line]) -> list[str]:
-    """A group that the first node owns and one that the second owns; all people are in both."""
-    members = [line.user for line in people[1:]]
+    """A group that the first node owns and one that the second owns; all people are in both.
+
+    A node makes groups that it owns itself; whether it still does, the store says.
+    """
+    users = [line.user for line in people]
+    found = []
     async with open_cassandra(world.settings) as store:
         names = {record.incarnation: record.node for record in await store.nodes()}
-        owners = {record.slot: names.get(record.owner, "") for record in await store.slots()}
-    found: dict[str, str] = {}
-    for _ in range(GROUPS_TRIED_MAX):
-        reply = people[0].ask("group.create", title="bench", kind="group", members=members)
-        found.setdefault(owners[slot_of(str(reply["conv"]))], str(reply["conv"]))
-        if found.keys() >= {"first", "second"}:
-            return [found["first"], found["second"]]
-    raise ServerFailed(f"of {GROUPS_TRIED_MAX} groups none was of the other node: {found}")
+        owners = [names.get(record.owner) for record in await store.slots()]
+        for creator, node in zip(people, NODES, strict=False):
+            others = [user for user in users if user != creator.user]
+            reply = creator.ask("group.create", title="bench", kind="group", members=others)
+            conv = str(reply["conv"])
+            if owners[slot_of(conv)] != node:
+                raise ServerFailed(f"the group of {node} is owned by {owners[slot_of(conv)]}")
+            found.append(conv)
+    return found
 
 
 def _one(publisher: Line, hearers: list[Line], conv: str, key: str) -> list[int]:

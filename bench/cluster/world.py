@@ -11,16 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import trio
+
 from bench import machine
 from bench.jobs import Job, Outcome
 from bench.run import load
 from bench.servers import HOST, ServerFailed, end, environment, free_port, last_words, make_users
-from storage.cassandra import CassandraSettings, parse_url, schema
+from storage.cassandra import CassandraSettings, open_cassandra, parse_url, schema
+from storage.names import SLOTS
 from tests.helpers import servers
 
 HEAP_MIB = 1024
@@ -95,7 +99,10 @@ class World:
             )
             try:
                 _wait_for_greeting(process, Path(said.name))
-                yield Broker(_nodes(process.pid, workers), tcp)
+                broker = Broker(_nodes(process.pid, workers), tcp)
+                if workers > 1:
+                    self.settle(workers)
+                yield broker
                 if process.poll() is not None:
                     raise ServerFailed(f"the broker ended with {process.returncode}")
             except BaseException as error:
@@ -104,6 +111,10 @@ class World:
                 raise
             finally:
                 end(process)
+
+    def settle(self, nodes: int) -> None:
+        """Wait until so many nodes have about the same share of the slots."""
+        trio.run(_settled, self.settings, nodes)
 
     def load(self, job: Job) -> Outcome:
         """Do a job. Raises `ServerFailed`, also where something got lost."""
@@ -135,6 +146,19 @@ def open_world(scratch: Path | None, users: int) -> Iterator[World]:
             yield World(Path(made), cassandra, redis, users)
     except servers.ServerFailed as error:
         raise ServerFailed(str(error)) from None
+
+
+async def _settled(settings: CassandraSettings, nodes: int) -> None:
+    least = SLOTS // (2 * nodes)
+    async with open_cassandra(settings) as store:
+        with trio.move_on_after(START_TIMEOUT_S):
+            while True:
+                living = {record.incarnation for record in await store.nodes()}
+                owners = Counter(record.owner for record in await store.slots())
+                if owners.keys() == living and sum(n >= least for n in owners.values()) == nodes:
+                    return
+                await trio.sleep(POLL_S)
+    raise ServerFailed(f"{nodes} nodes did not share out the slots")
 
 
 def _prepare() -> None:
