@@ -38,11 +38,16 @@ def markdown(report: Report) -> str:
 
 def update(document: str, report: Report) -> str:
     """The document with the generated part replaced. Raises `ValueError` if its marks are gone."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    return replaced(document, markdown(report), BEGIN, END)
+
+
+def replaced(document: str, text: str, begin: str, end: str) -> str:
+    """The document with `text` between two marks. Raises `ValueError` if one is gone."""
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
         raise ValueError("the marks of the generated part are missing")
-    return f"{before}{BEGIN}\n\n{markdown(report)}\n{END}{after}"
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 def update_file(file: Path, report: Report) -> None:

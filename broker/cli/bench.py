@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ import broker
 from broker.cli.failures import Failure, Misconfigured
 
 if TYPE_CHECKING:
+    from bench.cluster.measuring import Plan as ClusterPlan
+    from bench.cluster.results import ClusterReport
     from bench.results import Report
     from bench.run import Plan, Step
 
 CASE_NAMES = ("F1", "F2", "F3", "F4", "P1", "P2", "M", "C")
+CLUSTER_NAMES = ("S1a", "S1b", "S2", "S3", "S4", "S5")
 SYSTEM_NAMES = ("parley", "nats", "floor", "naive")
 ROUNDS_MAX = 100
 SECONDS_MAX = 15.0
@@ -28,7 +32,12 @@ SECONDS_MAX = 15.0
 
 
 @click.command("bench", short_help="Measure the broker against targets and baselines.")
-@click.argument("names", metavar="[CASE]...", nargs=-1, type=click.Choice(CASE_NAMES))
+@click.argument(
+    "names", metavar="[CASE]...", nargs=-1, type=click.Choice((*CASE_NAMES, *CLUSTER_NAMES))
+)
+@click.option(
+    "--cluster", is_flag=True, help="The cases S, on Cassandra and Redis, which it starts itself."
+)
 @click.option("--rounds", type=click.IntRange(1, ROUNDS_MAX), default=3, show_default=True)
 @click.option(
     "--seconds",
@@ -71,6 +80,7 @@ SECONDS_MAX = 15.0
 @click.option("--check", is_flag=True, help="Exit with 1 if a target is missed.")
 def command(
     names: tuple[str, ...],
+    cluster: bool,
     rounds: int,
     seconds: float,
     file: Path | None,
@@ -83,12 +93,29 @@ def command(
     update_docs: bool,
     check: bool,
 ) -> None:
-    """Run the CASEs (all, if none is named) and print the table as Markdown.
+    """Run the CASEs and print the table as Markdown. If none is named: all of one process, or with
+    --cluster all that need Cassandra and Redis (scripts/servers gets them).
 
     Each server runs on core 0 and the load client on core 1, where there are two. Baselines run in
     the same rounds: nats-server where there is one, a bare loop of sends, a naive server.
     """
     _find_bench()
+    if cluster or set(names) & set(CLUSTER_NAMES):
+        if not set(names) <= set(CLUSTER_NAMES):
+            raise Misconfigured("the cases S are run by themselves")
+        if only or profile:
+            raise Misconfigured("--only and --profile are not for the cases S")
+        _cluster(
+            names or CLUSTER_NAMES,
+            rounds=rounds,
+            seconds=seconds,
+            scratch=scratch,
+            file=file,
+            earlier=earlier,
+            update_docs=update_docs,
+            check=check,
+        )
+        return
     from bench import report, results, servers
     from bench.cases import ALL, CASES
     from bench.run import Plan
@@ -123,6 +150,58 @@ def command(
         raise Failure("some measurements failed or did not prove themselves; see above")
     if check and not all(case.met for case in result.cases):
         raise Failure("some targets were missed or could not be measured")
+
+
+def _cluster(
+    names: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    scratch: Path | None,
+    file: Path | None,
+    earlier: Path | None,
+    update_docs: bool,
+    check: bool,
+) -> None:
+    from bench.cluster import report, results
+    from bench.cluster.measuring import Plan
+    from bench.servers import ROOT
+
+    if earlier:
+        try:
+            result = results.load(earlier)
+        except msgspec.MsgspecError as error:
+            raise Misconfigured(f"{earlier}: not a cluster's result file: {error}") from None
+    else:
+        result = _run_cluster(
+            Plan(
+                cases=names,
+                rounds=rounds,
+                window_s=seconds,
+                scratch=scratch,
+                command=_own_command(),
+                tell=lambda line: click.echo(line, err=True),
+            )
+        )
+    if file:
+        results.save(result, file)
+    if update_docs:
+        report.update_file(ROOT / "docs" / "benchmarks.md", result)
+    click.echo(report.markdown(result))
+    if any(case.failures for case in result.cases):
+        raise Failure("some measurements failed or did not prove themselves; see above")
+    if check and any(case.missed for case in result.cases):
+        raise Failure("some targets were missed or could not be measured")
+
+
+def _run_cluster(plan: ClusterPlan) -> ClusterReport:
+    from bench.cluster.run import run
+    from bench.servers import ServerFailed
+
+    try:
+        return run(plan)
+    except ServerFailed as error:
+        raise Failure(str(error)) from None
 
 
 def _find_bench() -> None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = ROOT / ".servers"
@@ -146,6 +147,7 @@ class Redis(Server):
     def __init__(self, folder: Path, port: int | None = None, options: Sequence[str] = ()) -> None:
         self.port = port or free_port()
         program = _program("redis-server")
+        self.program = str(program)
         own = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
         super().__init__("Redis", [program, *own, *options], folder)
 
@@ -195,7 +197,7 @@ class CassandraNode(Server):
         versions = {row.schema_version for row in [*rows, *peers]}
         return bool(rows) and len(peers) == self._others and len(versions) == 1
 
-    def query(self, cql: str) -> list:
+    def query(self, cql: str) -> list[Any]:
         """The rows of a query to this very node; none if it does not answer."""
         from cassandra import DriverException
         from cassandra.cluster import (
