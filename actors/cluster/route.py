@@ -177,6 +177,8 @@ class Route:
 
     def in_doubt(self, peer: Peer) -> None:
         """What this peer was asked may have been done, or lost, and so may its answers."""
+        if peer.gone and self._peer is peer:
+            self._peer = None  # else it would be asked again, and nobody be in doubt of it any more
         if not any(pending.peer is peer for pending in self.pending.values()):
             return
         renewed: dict[int, Pending] = {}

@@ -152,6 +152,26 @@ async def test_commands_in_doubt_are_asked_again_where_that_is_harmless(
         await nothing_more([ann])
 
 
+async def test_commands_in_doubt_are_asked_again_of_whoever_takes_over(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of("n1", "n2", "n3") as nodes:
+        n1, n2, n3 = nodes.running
+        score = n1.placement._score
+        convs = [n2.conv(user=user) for user in range(1, 10)]
+        (conv, *_) = [
+            conv for conv in convs if score("n3", slot_of(conv)) > score("n1", slot_of(conv))
+        ]
+        ann = await n1.join(int(conv.split("/")[1]))
+        assert await send(ann, conv, "a") == [1]
+        n2.kill()
+        started = trio.current_time()
+        ids = await several(ann, conv, 3)
+        assert await replies_in_order(ann, ids) == [2, 3, 4]
+        assert trio.current_time() - started < 2 * LEASE_S
+        assert n3.owns(conv)
+
+
 async def test_other_commands_in_doubt_are_refused_in_their_place(
     autojump_clock: MockClock,
 ) -> None:
