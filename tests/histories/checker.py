@@ -35,6 +35,11 @@ def check(record: Record, truth: Truth) -> list[str]:
     wrong = list(record.violations)
     for conv, log in logs.items():
         wrong += _check_log(conv, log)
+    wrong += [
+        f"{hole}, without having gone"
+        for user, conv, seq, hole in record.owed
+        if not any(_goes(entry, user) for entry in logs.get(conv, [])[seq - 1 :])
+    ]
     for intent in record.intents:
         wrong += _check_intent(intent, logs.get(intent.conv, []))
     for device in record.devices:
@@ -44,6 +49,13 @@ def check(record: Record, truth: Truth) -> list[str]:
             wrong += _check_complete(device, logs, truth.members)
             wrong += _check_present(device, truth.online)
     return wrong
+
+
+def _goes(entry: Map, user: int) -> bool:
+    body = entry.get("body")
+    return (
+        entry["kind"] == "system" and body["event"] in ("left", "kicked") and user in body["users"]
+    )
 
 
 def _check_log(conv: str, log: list[Map]) -> list[str]:

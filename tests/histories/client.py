@@ -24,8 +24,6 @@ HISTORY_LIMIT = 40
 SYNC_LIMIT = 3
 DIAL_S = 5.0
 """For a connection, its hello included."""
-OWED_S = 6.0
-"""Who is out may miss what came before their going; they are told of that within this time."""
 LOOK_S = 0.25
 """How often what is due is looked for."""
 
@@ -70,8 +68,8 @@ class Client:
         self._early: list[Map] | None = []
         self._listed: set[str] = set()
         """Conversations that this connection was caught up with."""
-        self._owed: dict[str, tuple[float, str]] = {}
-        """Holes that are right only if the client is out: by conversation, since when."""
+        self._owed: set[str] = set()
+        """Conversations with a hole that is right only if the client is out."""
         self._due: dict[str, float] = {}
         self._pulls_due: dict[str, float] = {}
         self._bye_at = 0.0
@@ -110,7 +108,7 @@ class Client:
         self._due = {intent.key: 0.0 for intent in self.intents.values()}
         self._pulls_due = {}
         self._listed = set()
-        self._owed = {}
+        self._owed = set()
         self._bye_at = 0.0
         self.saw.presence = {}
         async with trio.open_nursery() as nursery:
@@ -120,7 +118,6 @@ class Client:
                 while True:
                     await self._do_what_is_due(line)
                     line.check_patience()
-                    self._check_owed()
                     self.saw.unanswered = line.unanswered
                     self.saw.connected = self._early is None and not self._pulls
                     if self.offline_until > trio.current_time():
@@ -272,10 +269,11 @@ class Client:
             hole = f"{self.name}: {conv}: a hole: {seq} ({how}) after {cursor}"
             if conv in self._listed:
                 self.record.wrong(hole)
-            else:
-                self._owed.setdefault(conv, (trio.current_time(), hole))
+            elif conv not in self._owed:
+                self._owed.add(conv)
+                self.record.owed.append((self.user, conv, seq, hole))
         if changes_for(entry, self.user, "left", "kicked"):
-            self._owed.pop(conv, None)
+            self._owed.discard(conv)
             self._listed.discard(conv)
         elif seq == cursor + 1:
             self._listed.add(conv)
@@ -285,12 +283,6 @@ class Client:
         self.saw.logs.setdefault(conv, []).append(seen)
         self.record.count("live" if live else "pulled")
         self.record.note(f"{self.name} takes {conv} {seq} {'live' if live else 'pulled'}")
-
-    def _check_owed(self) -> None:
-        for conv, (since, hole) in list(self._owed.items()):
-            if trio.current_time() - since > OWED_S:
-                self.record.wrong(hole)
-                del self._owed[conv]
 
     def _on_watch(self, reply: Map) -> None:
         if reply["t"] == "ok":

@@ -123,7 +123,8 @@ class Person:
         await self.client.say_once("typing", {"conv": conv}, conv=conv)
 
     async def _vanishes(self) -> None:
-        self.client.offline_until = trio.current_time() + self._away_s()
+        if self.client.offline_until != float("inf"):
+            self.client.offline_until = trio.current_time() + self._away_s()
 
     async def _is_deaf(self) -> None:
         self.client.deaf_until = trio.current_time() + self._away_s()

@@ -66,6 +66,9 @@ class Record:
         self.intents: list[Intent] = []
         self.devices: list[DeviceRecord] = []
         self.violations: list[str] = []
+        self.owed: list[tuple[int, str, int, str]] = []
+        """Holes that are right if the log says that the user was out by then: (user, conversation,
+        the seq after the hole, what to say)."""
         self.counts: dict[str, int] = {}
         self.trace: list[str] | None = [] if keep_trace else None
         self._hash = hashlib.blake2b(digest_size=8)
