@@ -87,9 +87,13 @@ class Brokers:
         self.members.append(made)
         return made
 
-    async def kill(self, member: Member) -> None:
-        """No drain, no goodbye; what is on its way to it is lost."""
-        self.network.leave(member.cluster.inbox)
+    async def kill(self, member: Member, *, silent: bool = False) -> None:
+        """No drain, no goodbye; what is on its way to it is lost, with or without (`silent`) a
+        notice to those who send it."""
+        if not silent:
+            self.network.leave(member.cluster.inbox)
+        # What it says as its tasks end, a process that is killed would not have said.
+        member.cluster.bus.send = lambda to, data: True  # type: ignore[method-assign]
         member.scope.cancel()
         await member.done.wait()
         self.members.remove(member)

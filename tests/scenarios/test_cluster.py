@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.security.tokens import Tokens, hash_refresh, new_refresh, new_session_id
 from storage.records import Session
 from tests.broker.commands.people import heard, say, say_to, seqs
 from tests.helpers.broker import SECRET
@@ -83,15 +84,15 @@ async def test_replies_keep_the_order_of_many_commands_in_flight(brokers: Broker
     asked: list[tuple[int, str]] = []
     for n in range(300):
         kind = ("send", "history", "read", "message", "typing")[n % 5]
-        fields: dict[str, Any] = {
+        choices: dict[str, dict[str, Any]] = {
             "send": {"key": f"k{n}", "kind": "text", "body": f"{n}"},
             "history": {"limit": 3},
             "read": {"seq": n},
             "message": {"seq": 1},
             "typing": {},
-        }[kind]
-        asked.append((await ann.send(kind, conv=conv, **fields), kind))
-    answered = []
+        }
+        asked.append((await ann.send(kind, conv=conv, **choices[kind]), kind))
+    answered: list[int] = []
     head = 1
     while len(answered) < len(asked):
         message = await ann.carrier.receive()
@@ -204,7 +205,7 @@ async def test_who_is_behind_on_another_node_pulls_and_is_live_again(brokers: Br
 
 
 async def test_a_slow_reader_on_another_node_falls_behind_alone(tmp_path: Path) -> None:
-    marks = {"outbox__soft_bytes": 20_000, "outbox__high_bytes": 40_000}
+    marks: dict[str, Any] = {"outbox__soft_bytes": 20_000, "outbox__high_bytes": 40_000}
     async with running_cluster(tmp_path, nodes=2, **marks) as brokers:
         conv, _ = await group_on(brokers[0], "ann", "bob", "cy")
         ann, bob, cy = [
@@ -321,8 +322,6 @@ async def test_a_direct_message_tells_whether_the_other_is_online_anywhere(
 
 
 async def test_a_session_that_is_ended_on_one_node_is_cut_on_the_others(brokers: Brokers) -> None:
-    from broker.security.tokens import Tokens, hash_refresh, new_refresh, new_session_id
-
     user = await brokers[0].user("ann")
     refresh, sid = new_refresh(), new_session_id()
     session = Session(

@@ -160,7 +160,7 @@ class ClusterNode:
         return self.cluster.peers[other.inbox]
 
     def owns(self, conv: str) -> bool:
-        return self.placement.epoch_of(slot_of(conv)) > 0
+        return self.cluster.placement.epoch_of(slot_of(conv)) > 0
 
     def conv(self, *, user: int = 1, skip: int = 0) -> str:
         """A direct conversation of a user that this node writes."""

@@ -39,7 +39,9 @@ class Owner:
         self._n.node.turn.wake()
         self._n.node.flusher.kick()
 
-    def join(self, epoch: int, head: int, *users: int, whole: bool = True, doubt: bool = False):
+    def join(
+        self, epoch: int, head: int, *users: int, whole: bool = True, doubt: bool = False
+    ) -> None:
         self.say(w.Join(CONV, epoch, head, list(users), whole, doubt))
 
     def batch(self, first: int, count: int = 1) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -11,6 +14,7 @@ from actors.cluster import words as w
 from actors.cluster.route import COMMAND_TIMEOUT_S, REPEATABLE
 from actors.wires import WS_JSON
 from broker.commands.tables import open_table
+from broker.wire.commands import Send
 from storage.memory import MemoryNetwork
 from storage.names import slot_of
 from storage.records import SlotRecord
@@ -204,15 +208,9 @@ async def test_what_may_be_asked_again_is_what_has_a_key_or_changes_nothing_then
         "group.members",
         "conversation.set",
     }
-    all_keyed = {c for c in open_table(_opening()) if "key" in c.__struct_fields__}
+    opening: Any = SimpleNamespace(refresh=None, ping=None)
+    all_keyed = {c for c in open_table(opening) if "key" in c.__struct_fields__}
     assert keyed == all_keyed, "every command with a key may be asked again"
-
-
-def _opening() -> object:
-    class Opening:
-        refresh = ping = None
-
-    return Opening()
 
 
 async def test_nobody_waits_for_ever(autojump_clock: MockClock) -> None:
@@ -313,8 +311,6 @@ async def test_an_answer_is_made_in_the_clients_own_encoding() -> None:
         remote = n1.node.registry.conversation(conv)
         asked = nodes.network.words(w.Ask)
         assert not asked
-        from broker.wire.commands import Send
-
         command = Send(id=1, conv=conv, key="k", kind="text", body="a")
         connection.in_flight += 1
         remote.post(connection, command, lambda *_: None)
