@@ -45,6 +45,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Members who only count bytes let the kernel drop them unread, and come for them seldom."""
     samples: int = 2
     """Members who look at each delivery."""
+    keys_from: int = 0
+    """The first key, for conversations that have been written to before."""
     watched: dict[str, int] = field(default_factory=dict)
     """Processes, by name, whose CPU time is wanted."""
 

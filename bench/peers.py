@@ -106,7 +106,7 @@ class Parley:
             for place in range(job.publishers):
                 to = {"to": {"user": members[1 - place].user}} if pair else {"conv": conv}
                 index = first + place
-                publishes[index] = wire.parley_publish(to, index, job.transport)
+                publishes[index] = wire.parley_publish(to, index, job.transport, job.keys_from)
         return publishes
 
     def _create(self, job: Job, members: Sequence[Opened]) -> str:

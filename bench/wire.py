@@ -142,7 +142,9 @@ def body_parts(publisher: int) -> tuple[bytes, bytes]:
     return head, b"x" * (BODY_BYTES - len(head) - STAMP_DIGITS)
 
 
-def parley_publish(to: dict[str, Any], publisher: int, transport: Transport) -> Publish:
+def parley_publish(
+    to: dict[str, Any], publisher: int, transport: Transport, keys_from: int = 0
+) -> Publish:
     """Makes `send` commands of constant size; `to` is `{"conv": …}` or `{"to": {"user": …}}`."""
     assert len(to) == 1
     before, after = body_parts(publisher)
@@ -153,10 +155,13 @@ def parley_publish(to: dict[str, Any], publisher: int, transport: Transport) -> 
     number = struct.Struct(">I").pack
     if transport == "tcp":
         prefix = struct.pack(">I", size) + a
-        return lambda n, now: b"%b%b%b%012d%b%b%b" % (prefix, number(n), b, n, c, now, after)
+        return lambda n, now: (
+            b"%b%b%b%012d%b%b%b" % (prefix, number(n), b, keys_from + n, c, now, after)
+        )
     head = frame(bytes(size), "ws")[:-size]
     return lambda n, now: (
-        head + apply_mask(b"%b%b%b%012d%b%b%b" % (a, number(n), b, n, c, now, after), MASK)
+        head
+        + apply_mask(b"%b%b%b%012d%b%b%b" % (a, number(n), b, keys_from + n, c, now, after), MASK)
     )
 
 

@@ -18,6 +18,8 @@ from bench.jobs import Job, Outcome
 from bench.servers import ServerFailed
 
 WARMUP_SHARE = 0.5
+KEYS_APART = 10_000_000
+"""Between the keys of two measurements, which may write to the same conversations."""
 LOAD_CLIENT = "load client"
 
 
@@ -75,7 +77,11 @@ class Rounds:
 
     def measure(self, variant: str, job: Job, broker: Broker) -> Outcome:
         """One measurement. Raises `ServerFailed`."""
-        job = structs.replace(job, watched=self._world.watched(broker))
+        job = structs.replace(
+            job,
+            watched=self._world.watched(broker),
+            keys_from=sum(map(len, self.outcomes.values())) * KEYS_APART,
+        )
         outcome = self._world.load(job)
         self.outcomes[variant].append(outcome)
         self._plan.tell(

@@ -20,8 +20,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
 
     @property
     def users(self) -> int:
-        """How many people take part in the largest case."""
-        return max(2 * self.pairs, self.members, self.publishers + 1, 4)
+        """How many people take part in the largest case, and two who are in no other."""
+        return max(2 * self.pairs, self.members, self.publishers + 1, 4) + 2
 
 
 TINY = Sizes(
