@@ -6,6 +6,7 @@ entry to a client splices the payload into the wire's `msg` event (`actors.image
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Literal
 
 import msgspec
@@ -140,6 +141,18 @@ class Commit(Struct):
     gone: list[tuple[str, int]] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     epochs: dict[str, int] = field(default_factory=dict)
+
+    def without(self, convs: Container[str]) -> Commit:
+        """What is left when all of these conversations is passed over."""
+        return Commit(
+            appends=[part for part in self.appends if part.conv not in convs],
+            revisions=[part for part in self.revisions if part.conv not in convs],
+            groups=[part for part in self.groups if f"g/{part.id}" not in convs],
+            members=[part for part in self.members if part.conv not in convs],
+            gone=[part for part in self.gone if part[0] not in convs],
+            marks=[part for part in self.marks if part.conv not in convs],
+            epochs={conv: epoch for conv, epoch in self.epochs.items() if conv not in convs},
+        )
 
     def __bool__(self) -> bool:
         return bool(

@@ -93,17 +93,7 @@ class Writing:
             for conv, epoch in commit.epochs.items()
             if (known := self._known.get(conv)) is not None and known.epoch > epoch
         }
-        if not void:
-            return commit
-        return Commit(
-            appends=[part for part in commit.appends if part.conv not in void],
-            revisions=[part for part in commit.revisions if part.conv not in void],
-            groups=[part for part in commit.groups if group_conv(part.id) not in void],
-            members=[part for part in commit.members if part.conv not in void],
-            gone=[part for part in commit.gone if part[0] not in void],
-            marks=[part for part in commit.marks if part.conv not in void],
-            epochs={conv: epoch for conv, epoch in commit.epochs.items() if conv not in void},
-        )
+        return commit.without(void) if void else commit
 
     async def _knowing(self, convs: Sequence[str], epochs: Mapping[str, int]) -> dict[str, Known]:
         unknown = [

@@ -81,17 +81,7 @@ class MemoryTimeline:
     def _without_void(self, commit: Commit) -> Commit:
         """What is left when the parts of writers whose time is over are passed over."""
         void = {conv for conv, epoch in commit.epochs.items() if epoch < self._epoch(conv)}
-        if not void:
-            return commit
-        return Commit(
-            appends=[part for part in commit.appends if part.conv not in void],
-            revisions=[part for part in commit.revisions if part.conv not in void],
-            groups=[part for part in commit.groups if group_conv(part.id) not in void],
-            members=[part for part in commit.members if part.conv not in void],
-            gone=[part for part in commit.gone if part[0] not in void],
-            marks=[part for part in commit.marks if part.conv not in void],
-            epochs={conv: epoch for conv, epoch in commit.epochs.items() if conv not in void},
-        )
+        return commit.without(void) if void else commit
 
     def _check(self, commit: Commit) -> None:
         heads: dict[str, int] = {}
