@@ -6,13 +6,14 @@ Nothing is counted here, so nothing is paid for on the way of a message.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from actors.cluster.cluster import Cluster
 from actors.node import Node
 from actors.wires import WIRES
 
@@ -62,6 +63,20 @@ class NodeCollector(Collector):
         ):
             yield GaugeMetricFamily(f"parley_{name}", meaning, value=size)
         yield CounterMetricFamily("parley_turns", "Turns taken.", value=turn.turns)
+        yield from _of_cluster(node.cluster)
+
+
+def _of_cluster(cluster: Cluster | None) -> Iterator[Metric]:
+    """What the cluster adds; all 0 where one process is alone."""
+    for name, meaning, size in (
+        ("slots_owned", "Slots that this node writes.", cluster and len(cluster.placement.owned)),
+        ("lease_good", "1 while the lease holds.", cluster and int(cluster.placement.good())),
+        ("peers", "Other nodes that live.", cluster and len(cluster.peers)),
+        ("lag_seconds", "Age of the oldest word unconfirmed.", cluster and cluster.lag_ms() / 1000),
+        ("followers", "Conversations of others, told here.", cluster and len(cluster.following)),
+        ("routes_waiting", "Commands with other nodes.", cluster and cluster.commands_waiting()),
+    ):
+        yield GaugeMetricFamily(f"parley_cluster_{name}", meaning, value=size or 0)
 
 
 def registry(node: Node) -> CollectorRegistry:

@@ -233,6 +233,10 @@ class Cluster:
         lags = [peer.link.lag_s(now) for peer in self.peers.values()]
         return round(max(lags, default=0.0) * 1000)
 
+    def commands_waiting(self) -> int:
+        """Of clients here, commands that other nodes have to answer."""
+        return sum(len(route.pending) for route in self.routes.values())
+
     def tell_slots(self, records: Iterable[SlotRecord]) -> None:
         """Let everybody know at once what they would find out soon."""
         told = [(record.slot, record.owner, record.epoch) for record in records]

@@ -23,7 +23,7 @@ def status(cluster: Cluster) -> dict[str, object]:
         "lease_ms": round(placement.lease_s * 1000),
         "slots_owned": len(placement.owned),
         "slots_unowned": sum(n for owner, n in owners.items() if owner not in placement.seen),
-        "routes_waiting": sum(len(route.pending) for route in cluster.routes.values()),
+        "routes_waiting": cluster.commands_waiting(),
         "followers": len(cluster.following),
         "nodes": [_node(cluster, inc, owners) for inc in sorted(placement.seen)],
     }
