@@ -284,10 +284,12 @@ async def test_a_crowd_whose_node_died_comes_back_to_another_without_a_storm(
         assert about["Here"] <= 2 * -(-CROWD // HELLOS_AT_ONCE)
         assert nodes.presence.updates <= 40  # type: ignore[attr-defined]
         states = online.total() + offline.total()
+        when = "at once" if at_once else "later"
+        updates = nodes.presence.updates  # type: ignore[attr-defined]
         print(
-            f"\n{'at once' if at_once else 'later'}: {took:.2f} s for {CROWD} users;"
-            f" {events} events with {states} states for {WATCHERS} watchers;"
-            f" {about.total()} words about users in {envelopes} envelopes; {nodes.presence.updates} updates"  # type: ignore[attr-defined]
+            f"\n{when}: {took:.2f} s for {CROWD} users; {events} events with {states} states for"
+            f" {WATCHERS} watchers; {about.total()} words about users in {envelopes} envelopes;"
+            f" {updates} updates"
         )
 
 
