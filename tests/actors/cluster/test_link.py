@@ -242,3 +242,13 @@ def test_an_envelope_is_small_when_it_only_confirms() -> None:
     a, _ = begun()
     assert len(encode(a.seal([], 0.0))) < 16
     assert msgpack.decode(encode(a.seal([word(1)], 0.0)))[0] == "a"
+
+
+def test_who_has_left_is_not_in_step_and_nothing_is_begun_for_them() -> None:
+    a, b = begun()
+    assert a.in_step(0.1)
+    a.left = True
+    assert not a.in_step(0.1)
+    a.lost = True
+    assert not a.may_begin(9.0)
+    assert b.in_step(0.1), "they may still hear"
