@@ -122,10 +122,17 @@ def _profiles(settings: CassandraSettings) -> dict[object, ExecutionProfile]:
 def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
+    used = settings.ca
     try:
         context = ssl.create_default_context(cafile=settings.ca or None)
         if settings.cert:
-            context.load_cert_chain(settings.cert, settings.key)
-    except OSError as error:  # also those of `ssl`
-        raise Unavailable(f"{settings.where}: its TLS files cannot be used: {error}") from error
+            used = f"{settings.cert} with the key {settings.key}"
+            context.load_cert_chain(settings.cert, settings.key, _no_passphrase)
+    except (OSError, ValueError) as error:  # also those of `ssl`
+        raise Unavailable(f"{settings.where}: {used} cannot be used for TLS: {error}") from error
     return context
+
+
+def _no_passphrase() -> str:
+    # Without this, `ssl` asks the terminal and waits for ever.
+    raise ValueError("its key is encrypted")
