@@ -6,6 +6,7 @@ knows of it: from then on nothing that happens in their conversations can pass t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ class Here:
         self._users: dict[int, bool] = {}
         self._changed: dict[int, bool] = {}
         """What the store has yet to be told: whether they are here."""
+        self._announcing: Counter[int] = Counter()
+        """Whose sessions wait for all others to know of them."""
         self._progress = trio.Event()
         self._work = trio.Event()
 
@@ -52,7 +55,12 @@ class Here:
     async def announce(self, users: Mapping[int, bool]) -> None:
         """Say that these users (and whether they hide) are about to have a session here."""
         self.arrived(users)
-        await self._settled(users)
+        self._announcing.update(users.keys())
+        try:
+            await self._settled(users)
+        finally:
+            self._announcing.subtract(users.keys())
+            self._announcing = +self._announcing
 
     def arrived(self, users: Mapping[int, bool]) -> None:
         """Likewise, without waiting until everybody knows."""
@@ -64,8 +72,14 @@ class Here:
         self._cluster.tell_all(w.Here(list(new), hiding))
         self._note(dict.fromkeys(new, True))
 
+    def withdraw(self, users: Iterable[int]) -> None:
+        """Sessions that were announced did not come about; others of these users may."""
+        for user in users:
+            if user not in self._cluster.node.registry.sessions and not self._announcing[user]:
+                self.departed(user)
+
     def departed(self, user: int) -> None:
-        """The user's last session here is over, or did not come about."""
+        """The user's last session here is over."""
         if self._users.pop(user, None) is None:
             return
         self._cluster.tell_all(w.Gone([user], self._cluster.node.now_ms()))

@@ -89,6 +89,7 @@ class Opening:
                     self._greet(connection, command, claims, standing)
                 except Exception:  # noqa: BLE001 - the supervisor
                     connection.crashed()
+            self._withdraw(standings)
             self._node.flusher.flush_now()
 
     async def _announce(self, standings: Iterable[User | Refusal]) -> None:
@@ -102,10 +103,11 @@ class Opening:
             if users:
                 await self._node.cluster.here.announce(users)
 
-    def _withdraw(self, user: int) -> None:
-        """It did not come to a session."""
-        if self._node.cluster is not None and user not in self._node.registry.sessions:
-            self._node.cluster.here.departed(user)
+    def _withdraw(self, standings: Iterable[User | Refusal]) -> None:
+        """Of whom it did not come to a session."""
+        if self._node.cluster is not None:
+            users = [user.id for user in standings if not isinstance(user, Refusal)]
+            self._node.cluster.here.withdraw(users)
 
     def _greet(
         self, connection: Connection, command: Hello, claims: Claims, standing: User | Refusal
@@ -116,8 +118,6 @@ class Opening:
             device = command.device or ""
             _open(connection, standing, claims.session, device)
             connection.answer(self._welcome(command.id, standing.id, claims.session))
-        else:
-            self._withdraw(standing.id)
         connection.release(HELD_BY_JOB)
 
     def _welcome(self, command_id: int, user: int, session: str) -> Welcome:
@@ -147,7 +147,7 @@ class Opening:
         done = await login(self._services, command.name, command.password, device, address)
         await self._announce([done.user])
         if connection.closing:
-            self._withdraw(done.user.id)
+            self._withdraw([done.user])
             return
         _open(connection, done.user, done.session, device)
         welcome = self._welcome(command.id, done.user.id, done.session)

@@ -48,6 +48,27 @@ async def test_when_a_session_opens_every_node_and_the_store_know_of_it() -> Non
         assert await nodes.presence.online([4, 5, 6]) == {5, 6}
 
 
+async def test_who_does_not_come_after_all_takes_nobody_with_them(
+    autojump_clock: MockClock,
+) -> None:
+    """Two clients of a user say hello; one is gone before its session could open."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        here = n1.cluster.here
+        await here.announce({5: False})
+        nodes.network.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.announce, {5: False})
+            await wait_all_tasks_blocked()
+            here.withdraw([5])
+            nodes.network.release()
+        assert not nodes.network.words(w.Gone), "the other is about to open"
+        assert n2.node.registry.online(5)
+        here.withdraw([5])
+        await wait_all_tasks_blocked()
+        assert not n2.node.registry.online(5)
+
+
 async def test_a_user_who_is_here_already_is_not_news() -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, _ = nodes.running
