@@ -73,6 +73,11 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether there is a process, be it paused or not yet ready."""
+        return self._process is not None and self._process.poll() is None
+
     def launch(self) -> None:
         """Start the process, and wait for nothing."""
         with (self.folder / "said").open("ab") as said:

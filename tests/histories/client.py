@@ -153,6 +153,7 @@ class Client:
         welcome = await line.ask("hello", {"token": self._token})
         if welcome["t"] != "ok":
             raise Lost(f"hello: {welcome}")
+        line.opened = True
         self.record.count("connections")
         await self._sync(line, None)
         self._watch_due = trio.current_time()
@@ -305,7 +306,8 @@ class Client:
     def intend(self, t: str, conv: str, key: str, fields: Map) -> None:
         """Have something said, until it is answered."""
         gone = self.offline_until == float("inf")
-        intent = Intent(self.user, t, conv, key, fields, abandoned=gone)
+        begun = self.record.now()
+        intent = Intent(self.user, t, conv, key, fields, begun_at=begun, abandoned=gone)
         self.record.intents.append(intent)
         self.intents[key] = intent
         self._due[key] = 0.0

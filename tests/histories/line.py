@@ -35,6 +35,8 @@ class Line:
     def __init__(self, carrier: Carrier, record: Record, name: str) -> None:
         self.carrier = carrier
         self.name = name
+        self.opened = False
+        """Whether its hello was answered with a welcome."""
         self._record = record
         self._last_id = 0
         self._asked: dict[int, _Asked] = {}
@@ -94,7 +96,8 @@ class Line:
             order.remove(reply["id"])
         if reply["t"] == "error":
             self._record.count(f"error {code}")
-            if code not in EXPECTED_CODES:
+            behind_refused_hello = code == "unauthenticated" and not self.opened
+            if code not in EXPECTED_CODES and not behind_refused_hello:
                 self._record.wrong(f"{self.name}: {asked.t} was answered with {reply}")
         asked.on_reply(reply)
 

@@ -36,6 +36,7 @@ class Intent:
     seq: int = 0
     """Where it was acknowledged; 0: not yet."""
     refused: str = ""
+    begun_at: float = 0.0
     acknowledged_at: float = 0.0
     abandoned: bool = False
     """Its client went away and is not to come back."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.cluster.run import run
 
-FAULTS = 8
+FAULTS = 9
 
 
 @pytest.mark.timeout(400)
