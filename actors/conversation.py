@@ -3,9 +3,8 @@
 An actor whose turns are run by the pump (`actors.turn`): it takes everything in its mailbox,
 decides synchronously by the rules that the commands bring with them (`broker.commands`), and when
 the turn's commit is durable, acknowledges and fans out. This file is the engine; it knows no rule
-of who may do what. Entries are visible to nobody before they are durable. Crash policy: everything
-in memory can be loaded from the store again, and is, after any failure; members who might have
-missed something are told that they are behind.
+of who may do what. Entries are visible to nobody before they are durable. Crash policy: its state
+is loaded from the store again after any failure; who may have missed something is `behind`.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ class Conversation(Queries):
 
     __slots__ = (
         "_blocked",
+        "_fresh",
         "_loaded",
         "_loading",
         "ended",
@@ -59,7 +59,7 @@ class Conversation(Queries):
         self.used_at = node.now()
         self._blocked: deque[Item] = deque()
         self._loaded = False
-        self._loading = True
+        self._loading = self._fresh = True
 
     # Mailbox
 
@@ -107,7 +107,8 @@ class Conversation(Queries):
         self._loading = False
         self._loaded = True
         registry = self.node.registry
-        told = self.head if len(self.subscribers) else loaded.head.seq
+        told = loaded.head.seq if self._fresh else self.head
+        self._fresh = False
         known: frozenset[Outbox] = frozenset()
         inherited = self._inherit()
         if inherited is not None:
@@ -117,12 +118,15 @@ class Conversation(Queries):
         self._remember(loaded)
         if told < self.head:
             self._catch_up(self.head - told, loaded.tail)
-        for user in self.members:
+        for user, member in self.members.items():
             registry.interested(user, self)
+            missed = member.since > told  # their coming was stored, but not told
             for connection in registry.connections_of(user):
                 self.subscribe(connection)
+                if missed and not connection.closing:
+                    connection.fall_behind(self)
             for peer in registry.peers_of(user):
-                self.subscribers.add_peer(peer, user)
+                self.subscribers.add_peer(peer, user, doubt=missed)
         if self.doubt:
             self.subscribers.fall_behind_here(besides=known)
         self.doubt = False
@@ -174,11 +178,10 @@ class Conversation(Queries):
 
     def begin(self, group: Group) -> None:
         """Start a conversation that is not in the store yet; its first entry comes with it."""
-        self._loading = False
+        self._fresh = self._loading = False
         self._loaded = True
-        cluster = self.node.cluster
-        if cluster is not None:
-            self.epoch = cluster.placement.epoch_of(self.slot)
+        if self.node.cluster is not None:
+            self.epoch = self.node.cluster.placement.epoch_of(self.slot)
         self.group = group
         self.stage_group(group)
 

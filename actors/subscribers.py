@@ -61,10 +61,13 @@ class Subscribers:
 
     # Other nodes: each is told once, for all members who are connected there
 
-    def add_peer(self, peer: Peer, user: int) -> None:
-        """A member at another node gets entries from the next one on."""
+    def add_peer(self, peer: Peer, user: int, *, doubt: bool = False) -> None:
+        """A member at another node gets entries from the next one on.
+
+        `doubt`: and may have missed some before it.
+        """
         self.peers[peer] = None
-        peer.join(self._source, user)  # type: ignore[arg-type]
+        peer.join(self._source, user, doubt=doubt)  # type: ignore[arg-type]
 
     def discard_peer(self, peer: Peer, user: int, *, tell: bool = True) -> None:
         if peer.part(self._source, user, tell=tell):  # type: ignore[arg-type]

@@ -154,8 +154,11 @@ class Peer:
 
     # As a reader of this node's conversations
 
-    def join(self, ledger: Ledger, user: int) -> None:
-        """A member who is there gets the entries from the next one on."""
+    def join(self, ledger: Ledger, user: int, *, doubt: bool = False) -> None:
+        """A member who is there gets the entries from the next one on.
+
+        `doubt`: and may have missed some before it.
+        """
         users = self.followed.get(ledger)
         if self._resetting:
             # They may have missed what came when it was not known that they are there.
@@ -164,17 +167,18 @@ class Peer:
         if users is None:
             self.followed[ledger] = {user: None}
             self._settle_join()
-            self._join = self._joined(ledger, [user], whole=True, doubt=ledger.doubt)
+            self._join = self._joined(ledger, [user], whole=True, doubt=doubt or ledger.doubt)
         elif user in users:
             return
         else:
             users[user] = None
             join = self._join
-            if join is not None and join.conv == ledger.name and join.head == ledger.told:
+            same = join is not None and (join.conv, join.head) == (ledger.name, ledger.told)
+            if join is not None and same and (join.doubt or not doubt):
                 join.users.append(user)
                 return
             self._settle_join()
-            self._join = self._joined(ledger, [user], whole=False, doubt=False)
+            self._join = self._joined(ledger, [user], whole=False, doubt=doubt)
         self.mark_dirty()
 
     def _joined(self, ledger: Ledger, users: list[int], *, whole: bool, doubt: bool) -> Join:

@@ -30,6 +30,8 @@ class GatedStore(MemoryStore):
         self._gates: dict[str, trio.Event] = {}
         self.held = trio.Event()
         self.failures = 0
+        self.doubts = 0
+        """Commits that take place, and of which nobody is told."""
         self.commits = 0
 
     def hold(self, method: str = "commit") -> trio.Event:
@@ -51,6 +53,9 @@ class GatedStore(MemoryStore):
             raise Unavailable("the disk is full", applied=False)
         self.commits += 1
         await super().commit(commit)
+        if self.doubts:
+            self.doubts -= 1
+            raise Unavailable("no answer", applied=None)
 
     async def load(
         self, convs: Sequence[str], tail: int, epochs: Mapping[str, int] | None = None
@@ -468,3 +473,18 @@ async def test_the_edit_of_an_image_may_be_sent_again(broker: Broker, over: str)
     assert (await ann.ok("edit", **edit))["seq"] == first["seq"]
     other = edit | {"body": {**sent, "data": b"three"}}
     assert (await ann.error("edit", **other))["code"] == "conflict"
+
+
+async def test_who_came_by_a_commit_in_doubt_is_told_that_they_missed_their_own_coming(
+    broker: Broker, store: GatedStore
+) -> None:
+    ann, _, cy, conv = await room(broker)
+    store.doubts = 1
+    assert (await cy.error("group.join", conv=conv))["code"] == "unavailable"
+    sent = await ann.ok("send", conv=conv, key="k", kind="text", body="hi")
+    behind = await cy.event("behind")
+    assert (behind["conv"], behind["head"]) == (conv, sent["seq"] - 1)
+    page = await cy.ok("history", conv=conv, after=0, limit=10)
+    assert [entry["seq"] for entry in page["entries"]] == [1, 2, 3]
+    await ann.ok("send", conv=conv, key="k2", kind="text", body="and again")
+    assert (await cy.event("msg"))["seq"] == 4, "live again"
