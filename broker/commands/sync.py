@@ -6,7 +6,11 @@ in the store before anybody sees them, and active conversations are asked themse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import trio
+from msgspec import Struct
 
 from actors.images import message_event
 from broker.commands.conversations import session_of
@@ -15,6 +19,7 @@ from broker.commands.standing import Standing, standings
 from broker.wire.commands import Sync
 from broker.wire.errors import Code, Refusal
 from broker.wire.limits import SYNC_MAX_CURSORS
+from storage.errors import Unavailable
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -25,6 +30,16 @@ ENTRIES_PER_CONVERSATION = 50
 """More of a conversation are for `history after`."""
 CONVERSATION_OVERHEAD_BYTES = 256
 """What a conversation has around its entries."""
+LOOKS_AT_ONCE = 16
+"""Conversations that are read side by side; those that do not fit the answer are read in vain."""
+
+
+class Look(Struct):
+    """What is sent of one conversation: the next payloads, and all that is unread."""
+
+    payloads: list[bytes]
+    unread: int
+    mentions: int
 
 
 def sync(connection: Connection, command: Sync) -> None:
@@ -51,23 +66,24 @@ async def _sync(connection: Connection, command: Sync) -> None:
     room = Room(connection)
     sent: list[tuple[str, int]] = []
     items: list[dict[str, Any]] = []
-    for standing in moved[: command.limit]:
-        cursor = cursors.get(standing.conv, 0)
-        payloads = await standing.entries(cursor, ENTRIES_PER_CONVERSATION)
-        entries = _fill(room, standing, payloads)
-        if payloads and not entries:
+    looks: list[Look] = []
+    for number, standing in enumerate(moved[: command.limit]):
+        if number == len(looks):
+            some = moved[number : min(number + LOOKS_AT_ONCE, command.limit)]
+            looks += await _look_at(some, cursors)
+        look = looks[number]
+        entries = _fill(room, standing, look.payloads)
+        if look.payloads and not entries:
             break
-        last = max(cursor, standing.first - 1) + len(payloads)
-        unread, mentions = await standing.unread(payloads if last == standing.head else None)
-        last -= len(payloads) - len(entries)
+        last = max(cursors.get(standing.conv, 0), standing.first - 1) + len(entries)
         sent.append((standing.conv, last))
         items.append(
             {
                 "conv": standing.conv,
                 "head": standing.head,
                 "read": standing.read,
-                "unread": unread,
-                "mentions": mentions,
+                "unread": look.unread,
+                "mentions": look.mentions,
                 "entries": entries,
                 "more": last < standing.head,
             }
@@ -79,6 +95,30 @@ async def _sync(connection: Connection, command: Sync) -> None:
         if connection.behind and name in connection.behind:
             _catch_up(connection, name, last, item)
     connection.ok(command.id, **fields)
+
+
+async def _look_at(some: Sequence[Standing], cursors: dict[str, int]) -> list[Look]:
+    """Each of these, in their order; as long as the longest. Raises `Unavailable`."""
+    looks: dict[str, Look] = {}
+    errors: list[Unavailable] = []
+
+    async def look(standing: Standing) -> None:
+        cursor = cursors.get(standing.conv, 0)
+        try:
+            payloads = await standing.entries(cursor, ENTRIES_PER_CONVERSATION)
+            last = max(cursor, standing.first - 1) + len(payloads)
+            unread = await standing.unread(payloads if last == standing.head else None)
+        except Unavailable as error:
+            errors.append(error)
+        else:
+            looks[standing.conv] = Look(payloads, *unread)
+
+    async with trio.open_nursery() as nursery:
+        for standing in some:
+            nursery.start_soon(look, standing)
+    if errors:
+        raise errors[0]
+    return [looks[standing.conv] for standing in some]
 
 
 def _fill(room: Room, standing: Standing, payloads: list[bytes]) -> list[Raw]:
