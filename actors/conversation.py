@@ -104,8 +104,8 @@ class Conversation(Queries):
 
     def take_up(self, loaded: Loaded) -> None:
         """Begin, or begin again, with the state from the store."""
-        self._loading = False
-        self._loaded = True
+        self._loading, self._loaded = False, True
+        self.doubt = self.doubt or loaded.doubt
         registry = self.node.registry
         told = loaded.head.seq if self._fresh else self.head
         self._fresh = False

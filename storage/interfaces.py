@@ -50,7 +50,8 @@ class Timeline(Protocol):
     ) -> dict[str, Loaded]:
         """What actors need to take up these conversations, each with its newest `tail` entries.
 
-        With `epochs` (one for each): as their writer, under these epochs.
+        With `epochs` (one for each): as their writer, under these epochs; `Loaded.doubt` is told
+        until one has written something.
         """
 
     async def put_away(self, epochs: Mapping[str, int]) -> None:

@@ -176,7 +176,8 @@ class Loaded(Struct):
 
     `tail` are the newest entries' payloads, ascending, at most as many as were asked for. `group`
     is None for direct conversations and for groups that do not exist. `missing_users` (direct only)
-    are those of the two who do not exist.
+    are those of the two who do not exist. `doubt`: its former writer had it in hand, under a lower
+    epoch; what it told of the newest entries, and to whom, is not known.
     """
 
     conv: str
@@ -186,6 +187,7 @@ class Loaded(Struct):
     marks: list[Mark]
     group: Group | None = None
     missing_users: list[int] = field(default_factory=list)
+    doubt: bool = False
 
 
 class Membership(Struct):

@@ -81,6 +81,7 @@ class Conversations:
                 marks=[Mark(conv, user, r, d) for user, r, d, _ in answers[count + number]],
                 group=groups.get(group_id(conv) or 0),
                 missing_users=[user for user in direct_users(conv) if user not in users],
+                doubt=self._taking.in_doubt(conv),
             )
             for number, (conv, head, low, page) in enumerate(
                 zip(convs, heads, lows, pages, strict=True)

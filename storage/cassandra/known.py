@@ -40,6 +40,8 @@ class Knowledge:
         self._conversations: OrderedDict[str, Known] = OrderedDict()
         self._doubtful: OrderedDict[str, None] = OrderedDict()
         self._marks: dict[tuple[str, int], tuple[int, int]] = {}
+        self._left: set[str] = set()
+        """Bounded by what is taken up and not yet put away."""
         self.shared = False
         """Other processes may write, too: there are epochs or leases."""
         self.lapses = 0
@@ -62,8 +64,22 @@ class Knowledge:
         found = None if self.shared else self.get(conv)
         return found if found is not None and found.epoch == 0 else None
 
-    def forget(self, conv: str) -> Known | None:
-        return self._conversations.pop(conv, None)
+    def forget(self, conv: str) -> None:
+        """It is put away."""
+        self._conversations.pop(conv, None)
+        self._left.discard(conv)
+
+    def left_by_other(self, conv: str) -> None:
+        """Its former writer had it in hand when we took it up."""
+        self._left.add(conv)
+
+    def is_left_by_other(self, conv: str) -> bool:
+        """Whether that is so, and we have not written to it since."""
+        return conv in self._left
+
+    def written(self, conv: str) -> None:
+        """We have written to it."""
+        self._left.discard(conv)
 
     def doubt(self, convs: Iterable[str]) -> None:
         """A commit to these failed: it may have been written, in part, now or later."""

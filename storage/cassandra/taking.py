@@ -53,8 +53,15 @@ class Taking:
         if fences:
             await self._bridge.all(fences, WRITE)
         walks = await self.log.beyond(convs, rows)
+        for conv, walk in zip(convs, walks, strict=True):
+            if (walk.row.open or walk.run) and epoch_of(walk.version) < epochs.get(conv, 0):
+                self._known.left_by_other(conv)
         await self._adopt(convs, walks, epochs)
         return walks
+
+    def in_doubt(self, conv: str) -> bool:
+        """As `Loaded.doubt`."""
+        return self._known.is_left_by_other(conv)
 
     async def look(self, convs: Sequence[str]) -> list[Walk]:
         """Up to where each log goes, for who is not their writer.
@@ -154,6 +161,6 @@ class Taking:
                 continue
             puts.append(self._bind("put_head", version, *head, version, False, *place(conv)))
         for conv, found in known.items():
-            if found is not None and found.epoch <= epochs[conv]:
+            if found is None or found.epoch <= epochs[conv]:
                 self._known.forget(conv)
         await self._bridge.all(puts, WRITE)

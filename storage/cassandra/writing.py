@@ -288,6 +288,7 @@ class Writing:
             if found.due or not found.opened:
                 found.checkpoint = found.seq
             found.opened, found.due = True, bool(changes.get(conv))
+            self._known.written(conv)
         for append in commit.appends:
             found = known[append.conv]
             found.seq, found.ts = append.last, append.ts

@@ -33,6 +33,8 @@ class _Conversation(Struct):
     epoch: int = 0
     """The highest under which it was taken up; what comes under a lower one is void."""
     open: bool = False
+    writer: int = 0
+    """The epoch of who wrote last."""
 
     @property
     def head(self) -> Head:
@@ -54,8 +56,9 @@ class MemoryTimeline:
         await trio.lowlevel.checkpoint()
         commit = self._without_void(commit)
         self._check(commit)
-        for conv in commit.epochs:
+        for conv, epoch in commit.epochs.items():
             self._conversation(conv).open = True
+            self._conversation(conv).writer = epoch
         for append in commit.appends:
             conversation = self._conversation(append.conv)
             conversation.payloads.extend(append.payloads)
@@ -116,9 +119,9 @@ class MemoryTimeline:
         for conv, epoch in (epochs or {}).items():
             conversation = self._conversation(conv)
             conversation.epoch = max(conversation.epoch, epoch)
-        return {conv: self._load(conv, tail) for conv in convs}
+        return {conv: self._load(conv, tail, (epochs or {}).get(conv, 0)) for conv in convs}
 
-    def _load(self, conv: str, tail: int) -> Loaded:
+    def _load(self, conv: str, tail: int, epoch: int) -> Loaded:
         conversation = self._conversations.get(conv, _Conversation())
         group = self._groups.get(group_id(conv) or 0)
         return Loaded(
@@ -129,6 +132,7 @@ class MemoryTimeline:
             marks=[copy(mark) for _, mark in sorted(conversation.marks.items())],
             group=copy(group),
             missing_users=[user for user in direct_users(conv) if user not in self._accounts],
+            doubt=conversation.open and conversation.writer < epoch,
         )
 
     async def put_away(self, epochs: Mapping[str, int]) -> None:

@@ -50,6 +50,19 @@ async def test_who_takes_a_log_over_has_all_that_was_written(writers: Writers) -
     assert await new.read("g/1", limit=9) == await old.read("g/1", limit=9) == payloads(1, 4)
 
 
+async def test_who_takes_over_what_was_left_open_is_told_so(writers: Writers) -> None:
+    old, new = writers
+    assert not (await old.load(["g/1"], 9, {"g/1": 1}))["g/1"].doubt, "nobody had it before"
+    await old.commit(written("g/1", 1, 1, 1))
+    assert not (await old.load(["g/1"], 9, {"g/1": 1}))["g/1"].doubt, "its own"
+    assert (await new.load(["g/1"], 9, {"g/1": 2}))["g/1"].doubt
+    assert (await new.load(["g/1"], 9, {"g/1": 2}))["g/1"].doubt, "it may not have heard it"
+    await new.commit(written("g/1", 2, 2, 2))
+    assert not (await new.load(["g/1"], 9, {"g/1": 2}))["g/1"].doubt
+    await new.put_away({"g/1": 2})
+    assert not (await old.load(["g/1"], 9, {"g/1": 3}))["g/1"].doubt, "it was put away"
+
+
 async def test_what_a_late_writer_writes_is_void_and_raises_nothing(writers: Writers) -> None:
     old, new = writers
     await old.load(["g/1"], 9, {"g/1": 1})

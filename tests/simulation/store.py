@@ -139,6 +139,8 @@ class SharedStore(MemoryStore):
         self.ghosts_adopted += 1
         ghost.epochs = {}
         await self.commit(ghost)
+        for append in ghost.appends:
+            self._conversation(append.conv).open = True
 
     # Reading
 
