@@ -1,35 +1,84 @@
-"""The long run: `python -m tests.faults.cluster --faults 200 --report FILE`."""
+"""The long run, and its report.
+
+    python -m tests.faults.cluster --faults 200 --report FILE [--seed N] [--cassandra 3]
+
+Servers and nodes keep what they said, and the clients' whole trace is written, in `--keep FOLDER`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from functools import partial
+import tempfile
+import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import trio
 
-from tests.faults.cluster.run import run
+from tests.faults.cluster.machines import BROKER
+from tests.faults.cluster.report import report
+from tests.faults.cluster.story import EVERY_KIND, Outcome, play, storm_of
+
+SHOWN_MAX = 10
+HASTY = (sys.executable, "-m", "tests.faults.cluster.hasty")
 
 
 def main() -> int:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="parley-faults-", ignore_cleanup_errors=True) as made:
+        folder = Path(arguments.keep or made)
+        outcome = trio.run(_play, arguments, folder)
+        if arguments.keep:
+            (folder / "trace").write_text("\n".join(outcome.record.trace or ()))
+    if arguments.report:
+        options = [shlex.quote(word) for word in _without_keep(sys.argv[1:])]
+        command = " ".join([".venv/bin/python -m tests.faults.cluster", *options])
+        page = report(outcome, command=command, seed=arguments.seed, cassandra=arguments.cassandra)
+        arguments.report.write_text(page)
+    print(outcome.record.counts)
+    for what in outcome.wrong[:SHOWN_MAX]:
+        print(f"  {what}")
+    print(f"{len(outcome.faults)} faults, {len(outcome.wrong)} violations")
+    return 1 if outcome.wrong else 0
+
+
+async def _play(arguments: argparse.Namespace, folder: Path) -> Outcome:
+    began = time.monotonic()
+
+    def told(line: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {line}", flush=True)
+
+    return await play(
+        folder,
+        arguments.seed,
+        [storm_of(arguments.faults, arguments.only or EVERY_KIND, told)],
+        cassandra=arguments.cassandra,
+        command=HASTY if arguments.hasty else BROKER,
+        told=told,
+    )
+
+
+def _without_keep(words: list[str]) -> list[str]:
+    """Where files were kept is nobody's business."""
+    kept = [n for n, word in enumerate(words) if word == "--keep"]
+    return [word for n, word in enumerate(words) if n not in kept and n - 1 not in kept]
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.cluster")
-    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--faults", type=int, default=20, help="how many")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cassandras", type=int, default=3, help="nodes of Cassandra")
-    parser.add_argument("--report", type=Path, help="a file for the report, in Markdown")
-    given = parser.parse_args()
-    with TemporaryDirectory(prefix="parley-faults-", ignore_cleanup_errors=True) as folder:
-        playing = partial(
-            run, Path(folder), seed=given.seed, faults=given.faults, cassandras=given.cassandras
-        )
-        result = trio.run(playing)
-    report = result.markdown()
-    if given.report:
-        given.report.write_text(report)
-    print(report.split("```")[0])
-    return 1 if result.wrong else 0
+    parser.add_argument(
+        "--cassandra", "--cassandras", type=int, default=1, metavar="N", help="nodes of Cassandra"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page about it")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and a trace there")
+    parser.add_argument("--only", action="append", choices=EVERY_KIND, help="kinds of faults")
+    parser.add_argument(
+        "--hasty", action="store_true", help="with broken nodes, which must be found out"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from random import Random
 import trio
 
 from tests.faults.cluster.carriers import dial_tcp, dial_websocket
+from tests.faults.cluster.harm import FAULTS, Fault, Harm
 from tests.faults.cluster.machines import BROKER, Machines, machines
-from tests.faults.cluster.storms import FAULTS, Fault, Storm
 from tests.faults.cluster.truth import read_back, truth_of
-from tests.helpers.peer import Peer, open_tcp
+from tests.helpers.peer import Carrier, Peer, open_tcp
 from tests.helpers.servers import Server
 from tests.histories.checker import Truth, check
 from tests.histories.client import Client
@@ -71,10 +71,10 @@ class Story:
     rng: Random
     told: Told = field(default=lambda line: None)
 
-    async def play(self, plot: Sequence[Callable[[Storm], Awaitable[None]]]) -> Outcome:
+    async def play(self, plot: Sequence[Callable[[Harm], Awaitable[None]]]) -> Outcome:
         """Furnish, let people in, let the plot happen, heal, and judge."""
         self.record = record = Record(keep_trace=True)
-        self.storm = Storm(self.machines, record, Random(self.rng.random()))
+        self.harm = Harm(self.machines, record, Random(self.rng.random()))
         tokens = await self._accounts()
         groups = await self._groups(tokens)
         self.clients: list[Client] = []
@@ -84,14 +84,14 @@ class Story:
             began = trio.current_time()
             await trio.sleep(CALM_S)
             for part in plot:
-                await part(self.storm)
+                await part(self.harm)
                 await trio.sleep(CALM_S)
             lasted = trio.current_time() - began
             settled = await self._make_peace(acting)
             wrong, truth = await self._judge(groups, tokens)
             people.cancel_scope.cancel()
         steady = frozenset(self.users[-STEADY:])
-        return Outcome(record, self.storm.faults, wrong, truth, steady, lasted, settled)
+        return Outcome(record, self.harm.faults, wrong, truth, steady, lasted, settled)
 
     async def _accounts(self) -> dict[int, str]:
         """A token of each user, by id."""
@@ -162,7 +162,7 @@ class Story:
     def _nodes(self) -> list[Server]:
         return list(self.machines.nodes)
 
-    async def _dial(self, people: trio.Nursery, node: int, number: int) -> object:
+    async def _dial(self, people: trio.Nursery, node: int, number: int) -> Carrier:
         """Two of three clients are on TCP, the others on WebSockets of both kinds."""
         machine = self.machines.nodes[node]
         if number % 3 == 2:
@@ -227,18 +227,18 @@ async def _open(port: int, token: str) -> Peer:
     return peer
 
 
-def storm_of(count: int, kinds: Sequence[str], told: Told) -> Callable[[Storm], Awaitable[None]]:
+def storm_of(count: int, kinds: Sequence[str], told: Told) -> Callable[[Harm], Awaitable[None]]:
     """A part of a plot: so many faults of these kinds."""
 
-    async def part(storm: Storm) -> None:
+    async def part(harm: Harm) -> None:
         def tell(fault: Fault) -> None:
-            acknowledged = storm.record.counts.get("acknowledged", 0)
+            acknowledged = harm.record.counts.get("acknowledged", 0)
             told(
-                f"{len(storm.faults)}/{count} at {fault.begun:.0f} s: {fault.kind}; "
-                f"{acknowledged} acknowledged, {len(storm.record.violations)} violations"
+                f"{len(harm.faults)}/{count} at {fault.begun:.0f} s: {fault.kind}; "
+                f"{acknowledged} acknowledged, {len(harm.record.violations)} violations"
             )
 
-        await storm.rage(count, kinds, told=tell)
+        await harm.rage(count, kinds, told=tell)
 
     return part
 
@@ -246,7 +246,7 @@ def storm_of(count: int, kinds: Sequence[str], told: Told) -> Callable[[Storm], 
 async def play(
     folder: Path,
     seed: int,
-    plot: Sequence[Callable[[Storm], Awaitable[None]]],
+    plot: Sequence[Callable[[Harm], Awaitable[None]]],
     *,
     cassandra: int = 1,
     command: Sequence[str] = BROKER,
