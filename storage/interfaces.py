@@ -82,9 +82,15 @@ class Timeline(Protocol):
     async def next_group_id(self) -> int:
         """An id that no group has or had; ids may be skipped."""
 
-    async def memberships(self, user: int) -> list[Membership]:
+    async def memberships(
+        self, user: int, *, past: Mapping[str, int] | None = None
+    ) -> list[Membership]:
         """The conversations that the user is in now, in any order; direct ones once they have
-        an entry."""
+        an entry.
+
+        With `past`, those may be left out that surely have no entry beyond it (0 where it names
+        none), which spares a store from looking at all their groups.
+        """
 
     async def find_groups(self, query: str, *, after: int, limit: int) -> list[tuple[Group, int]]:
         """Living public groups with id > after whose title contains `query` (without regard to

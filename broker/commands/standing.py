@@ -6,6 +6,7 @@ heads that were known while the user was a member, so that nobody sees what came
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -110,11 +111,16 @@ class Standing(Struct):
         }
 
 
-async def standings(connection: Connection) -> list[Standing]:
+async def standings(
+    connection: Connection, past: Mapping[str, int] | None = None
+) -> list[Standing]:
     """All of the caller's conversations, in no order. One look into the store, and of what other
-    nodes have in hand, one question to each. Raises `Unavailable`."""
+    nodes have in hand, one question to each. Raises `Unavailable`.
+
+    With `past`, those may be missing that have no entry beyond it.
+    """
     node = connection.node
-    memberships = await node.store.memberships(connection.user)
+    memberships = await node.store.memberships(connection.user, past=past)
     if node.cluster is not None:
         elsewhere = [m for m in memberships if m.head.open and active(node, m.conv) is None]
         heads = await node.cluster.heads([m.conv for m in elsewhere])

@@ -58,7 +58,7 @@ async def _sync(connection: Connection, command: Sync) -> None:
     cursors = command.cursors
     moved = [
         standing
-        for standing in await standings(connection)
+        for standing in await standings(connection, past=cursors)
         if standing.head > cursors.get(standing.conv, 0)
         and (command.next is None or standing.conv > command.next)
     ]

@@ -143,16 +143,22 @@ class Conversations:
                 found[conv] = Head(walk.seq, walk.ts)
         return found
 
-    async def memberships(self, user: int) -> list[Membership]:
+    async def memberships(
+        self, user: int, past: Mapping[str, int] | None = None
+    ) -> list[Membership]:
         """See `Timeline.memberships`."""
         rows = await self._bridge.one(self._bind("memberships", user), READ)
         rows = [row for row in rows if row[3] is False]
         known, asked = self._asking_heads(row[0] for row in rows)
-        ids = [id_ for row in rows if (id_ := group_id(row[0]))]
+        # All groups beside the heads; or only afterwards, and then only those that are told of.
+        ids = [id_ for row in rows if (id_ := group_id(row[0]))] if past is None else []
         groups_asked = asking(self._bind, "groups", ids)
         answers = await self._bridge.all([*asked, *groups_asked], READ)
         groups = _group_rows(row for rows_ in answers[len(asked) :] for row in rows_)
         heads = await self._exact(known, answers[: len(asked)])
+        if past is not None:
+            rows = [row for row in rows if _moved(heads[row[0]], past.get(row[0], 0))]
+            groups = await self._groups({id_ for row in rows if (id_ := group_id(row[0]))})
         found = []
         for conv, role, since, _, read, delivered, *settings in rows:
             group = groups.get(group_id(conv) or 0)
@@ -231,6 +237,10 @@ class Conversations:
     async def _existing(self, ids: Collection[int]) -> set[int]:
         rows = await by_keys(self._bridge, self._bind, "users", ids)
         return {row[0] for row in rows if row[1] is not None}
+
+
+def _moved(head: Head, cursor: int) -> bool:
+    return head.open or head.seq > cursor
 
 
 def _group_rows(rows: Iterable[tuple[Any, ...]]) -> dict[int, Group]:

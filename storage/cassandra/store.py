@@ -91,8 +91,10 @@ class CassandraStore(CassandraLeases):
     async def next_group_id(self) -> int:
         return (await self._group_ids.take())[0]
 
-    async def memberships(self, user: int) -> list[Membership]:
-        return await self._convs.memberships(user)
+    async def memberships(
+        self, user: int, *, past: Mapping[str, int] | None = None
+    ) -> list[Membership]:
+        return await self._convs.memberships(user, past)
 
     async def find_groups(self, query: str, *, after: int, limit: int) -> list[tuple[Group, int]]:
         return await self._convs.find_groups(query, after=after, limit=limit)

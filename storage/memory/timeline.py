@@ -169,7 +169,9 @@ class MemoryTimeline:
         self._last_group_id = max(self._last_group_id, *self._groups, 0) + 1
         return self._last_group_id
 
-    async def memberships(self, user: int) -> list[Membership]:
+    async def memberships(
+        self, user: int, *, past: Mapping[str, int] | None = None
+    ) -> list[Membership]:
         await trio.lowlevel.checkpoint()
         return [self._membership(user, conv) for conv in self._convs_of.get(user, ())]
 

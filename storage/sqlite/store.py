@@ -77,7 +77,9 @@ class SqliteStore:
     async def next_group_id(self) -> int:
         return await self._write(_next_group_id)
 
-    async def memberships(self, user: int) -> list[Membership]:
+    async def memberships(
+        self, user: int, *, past: Mapping[str, int] | None = None
+    ) -> list[Membership]:
         return await self._read(lambda db: conversations.memberships(db, user))
 
     async def find_groups(self, query: str, *, after: int, limit: int) -> list[tuple[Group, int]]:

@@ -124,6 +124,19 @@ async def test_a_log_is_open_from_its_first_commit_until_it_is_put_away(writers:
     assert await new.heads(convs) == {"g/1": Head(1, 1001), "g/2": Head(), "d/1/2": Head()}
 
 
+async def test_what_a_writer_has_in_hand_may_be_past_any_cursor(writers: Writers) -> None:
+    old, new = writers
+    await old.load(["d/1/2", "d/1/3"], 9, {"d/1/2": 1, "d/1/3": 1})
+    both = Commit(
+        appends=[append("d/1/2", 1, 1), append("d/1/3", 1, 1)], epochs={"d/1/2": 1, "d/1/3": 1}
+    )
+    await old.commit(both)
+    await old.put_away({"d/1/3": 1})
+    past = {"d/1/2": 1, "d/1/3": 1}
+    open_ = [m.conv for m in await new.memberships(1, past=past) if m.head.open]
+    assert open_ == ["d/1/2"]
+
+
 async def test_a_log_that_was_put_away_and_taken_up_again_goes_on(writers: Writers) -> None:
     old, new = writers
     for round_ in range(3):

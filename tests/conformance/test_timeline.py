@@ -244,6 +244,22 @@ async def test_memberships_tell_all_that_a_list_needs(store: Store) -> None:
     assert (direct.read, direct.settings, direct.title, direct.history) == (0, None, "", "all")
 
 
+async def test_memberships_past_a_cursor_have_all_that_moved_with_their_groups(
+    store: Store,
+) -> None:
+    await store.commit(
+        Commit(
+            appends=[append("g/1", 1, 4), append("g/2", 1, 2), append("d/5/9", 1, 1)],
+            groups=[group(1, "Tea"), group(2, "Cake")],
+            members=[Member("g/1", 5), Member("g/2", 5)],
+        )
+    )
+    past = {"g/1": 3, "g/2": 2}
+    found = {m.conv: (m.head.seq, m.title) for m in await store.memberships(5, past=past)}
+    assert found.pop("g/2", (2, "Cake")) == (2, "Cake"), "this one may be there"
+    assert found == {"g/1": (4, "Tea"), "d/5/9": (1, "")}
+
+
 async def test_settings_are_replaced(store: Store) -> None:
     await store.put_settings(Settings(conv="d/5/9", user=5, pinned=True, draft="a\0b"))
     assert (await store.settings(5, "d/5/9")) == Settings(
