@@ -152,6 +152,7 @@ class Client:
     async def _open(self, line: Line) -> None:
         welcome = await line.ask("hello", {"token": self._token})
         if welcome["t"] != "ok":
+            self._bye_at = trio.current_time() + self.rng.uniform(0.2, 2.0)
             raise Lost(f"hello: {welcome}")
         line.opened = True
         self.record.count("connections")

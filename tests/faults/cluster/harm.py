@@ -15,9 +15,9 @@ from tests.faults.cluster.machines import LEASE_MS, Machines, down, drained, up
 from tests.helpers.servers import STOP_TIMEOUT_S, Server
 from tests.histories.record import Record
 
-AT_ONCE = 2
+AT_ONCE = 3
 """Faults that last at the same time; the next waits."""
-APART_MIN_S, APART_MAX_S = 1.5, 5.0
+APART_MIN_S, APART_MAX_S = 1.0, 4.0
 """From the beginning of a fault to that of the next."""
 WAIT_S = 0.1
 
@@ -211,16 +211,16 @@ class Kind:
 
 
 FAULTS: dict[str, Kind] = {
-    "node killed": Kind(node_killed, _some_node, 4, "`kill -9`, started again 0 to 4.5 s later"),
+    "node killed": Kind(node_killed, _some_node, 5, "`kill -9`, started again 0 to 4.5 s later"),
     "node paused": Kind(node_paused, _some_node, 3, "SIGSTOP beyond its lease, then SIGCONT"),
-    "node hiccups": Kind(node_hiccups, _some_node, 2, "SIGSTOP for 0.9 to 3 s"),
+    "node hiccups": Kind(node_hiccups, _some_node, 3, "SIGSTOP for 0.9 to 3 s"),
     "node drained": Kind(node_drained, _some_node, 3, "SIGTERM, its end awaited, started again"),
     "rolling restart": Kind(rolling_restart, _all_nodes, 1, "that, to all three in turn"),
     "Redis killed": Kind(redis_killed, _redis, 3, "`kill -9`, started again 0 to 3 s later"),
-    "Redis flushed": Kind(redis_flushed, _redis, 2, "FLUSHALL"),
+    "Redis flushed": Kind(redis_flushed, _redis, 3, "FLUSHALL"),
     "Redis paused": Kind(redis_paused, _redis, 2, "SIGSTOP for 0.5 to 6 s"),
     "Cassandra killed": Kind(
-        cassandra_killed, _some_store, 2, "`kill -9` of a node, started again 0 to 2 s later"
+        cassandra_killed, _some_store, 1, "`kill -9` of a node, started again 0 to 2 s later"
     ),
     "Cassandra paused": Kind(cassandra_paused, _some_store, 2, "SIGSTOP of a node, 0.5 to 6 s"),
 }

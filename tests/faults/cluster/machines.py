@@ -28,10 +28,12 @@ from tests.helpers.servers import (
 
 LEASE_MS = 3_000
 DRAIN_MS = 1_500
-UP_S = 150.0
+UP_S = 300.0
 """A server is up again by then, with its tries that failed since another was away."""
 LOOK_S = 0.1
 CASSANDRA_LOOK_S = 0.5
+REFUSED_S = 2.0
+"""Before a server that ended on its own is started again."""
 NODE_NAMES = ("a", "b", "c")
 BROKER = (sys.executable, "-m", "broker.cli")
 
@@ -159,6 +161,8 @@ async def up(server: Server) -> int:
         while True:
             if not server.running:
                 refusals += 1
+                if refusals:
+                    await trio.sleep(REFUSED_S)
                 await down(server)  # collects what is left of it
                 await trio.to_thread.run_sync(server.launch)
             await trio.sleep(look_s)
