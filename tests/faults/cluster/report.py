@@ -74,7 +74,7 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int) -> str:
         "",
         f"A fault lasts until all is up again. Waits are those of {STEADY} users who only talk "
         "and never go away, for messages that they began to send between a fault's beginning and "
-        f"{AFTER_S:g} s after its end; up to {AT_ONCE} faults last at the same time, so a wait may be "
+        f"{AFTER_S:g} s after its end; up to {AT_ONCE} faults last together, so a wait may be "
         f"another one's. A client gives up a connection whose answer takes {REPLY_S:g} s, knows "
         "nothing of which node is well, and chooses the next by chance: waits are whole ones, with "
         "all tries. `unavailable` counts every try of everybody.",

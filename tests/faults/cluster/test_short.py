@@ -13,7 +13,7 @@ SEED = 4
 KINDS = [kind for kind in EVERY_KIND if kind != "rolling restart"]
 """Those of the second part, each once."""
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 async def test_nothing_is_lost_doubled_or_out_of_order_whatever_dies(tmp_path: Path) -> None:
