@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import trio
 
+from bench import machine
 from bench.cluster.line import Line
 from bench.cluster.measuring import Plan
 from bench.cluster.pages import payload
@@ -35,6 +36,12 @@ WARM = 20
 """Messages before the first sample."""
 BUS_BYTES = 300
 """About what an envelope with one message has."""
+
+
+FLOOD_BYTES = 2_000
+FLOOD_IN_FLIGHT = 1_000
+FLOOD_S = 2.0
+"""How long a bus is flooded, with messages of this size, so many of them not yet received."""
 
 
 class Way(NamedTuple):
@@ -62,6 +69,7 @@ def hops(world: World, plan: Plan) -> CaseResult:
     for name, samples in [*alone.items(), *((str(way), each) for way, each in ways.items())]:
         result.figures += _figures(name, samples)
         plan.tell(f"S4 {name}: p50 {_p(samples, 0.5):.2f} ms, p99 {_p(samples, 0.99):.2f} ms")
+    result.figures += trio.run(_flood, world)
     for what, way, base in (
         ("added to the answer where the command crosses", Way(OTHER, ACK), Way(OWNER, ACK)),
         ("added to a delivery that crosses", Way(OWNER, AT_OTHER), Way(OWNER, AT_OWNER)),
@@ -177,6 +185,40 @@ async def _parts(world: World, plan: Plan) -> dict[str, list[int]]:
     ):
         words = await _words(a, b, plan.sizes.samples)
     return {"a commit of one entry": commits, "one word over the bus": words}
+
+
+async def _flood(world: World) -> list[Figure]:
+    """How many messages a bus carries when there is always another, and what it costs."""
+    redis = world.redis.pid
+    async with (
+        open_redis(world.redis.url, inbox="bench-c", prefix=KEYSPACE) as a,
+        open_redis(world.redis.url, inbox="bench-d", prefix=KEYSPACE) as b,
+        trio.open_nursery() as nursery,
+    ):
+        received = 0
+
+        async def send() -> None:
+            sent = 0
+            while True:
+                while sent - received < FLOOD_IN_FLIGHT:
+                    a.bus.send("bench-d", bytes(FLOOD_BYTES))
+                    sent += 1
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(send)
+        began, own, of_redis = time.monotonic(), time.process_time(), machine.cpu_seconds(redis)
+        while time.monotonic() < began + FLOOD_S:
+            with trio.fail_after(WAIT_S):
+                received += len(await b.bus.receive())
+        took = time.monotonic() - began
+        own, of_redis = time.process_time() - own, machine.cpu_seconds(redis) - of_redis
+        nursery.cancel_scope.cancel()
+    name = f"messages of {FLOOD_BYTES:,} bytes over the bus"
+    return [
+        Figure(name=name, unit="messages/s", rounds=[received / took]),
+        Figure(name=f"{name}, both ends", unit="µs of CPU", rounds=[own / received * 1e6]),
+        Figure(name=f"{name}, Redis", unit="µs of CPU", rounds=[of_redis / received * 1e6]),
+    ]
 
 
 async def _commits(store: CassandraStore, count: int) -> list[int]:
