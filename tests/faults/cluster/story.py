@@ -12,10 +12,9 @@ import trio
 
 from tests.faults.cluster.carriers import dial_tcp, dial_websocket
 from tests.faults.cluster.harm import FAULTS, Fault, Harm
-from tests.faults.cluster.machines import BROKER, Machines, machines
+from tests.faults.cluster.machines import BROKER, Machines, Node, machines
 from tests.faults.cluster.truth import read_back, truth_of
 from tests.helpers.peer import Carrier, Peer, open_tcp
-from tests.helpers.servers import Server
 from tests.histories.checker import Truth, check
 from tests.histories.client import Client
 from tests.histories.people import Habits, Person
@@ -32,6 +31,7 @@ SETTLE_S = 60.0
 QUIET_S = 15.0
 """Then nobody says anything, and by its end everybody knows everything."""
 LOOK_S = 0.2
+EVERY_KIND = tuple(FAULTS)
 BUSY = Habits(think_s=2.5)
 CHATTY = Habits(
     think_s=0.8,
@@ -139,7 +139,7 @@ class Story:
             client = Client(
                 self.record,
                 Random(self.rng.random()),
-                [partial(self._dial, people, port, number) for port in range(len(self._nodes))],
+                [partial(self._dial, people, node, number) for node in self.machines.nodes],
                 user=user,
                 name=name,
                 token=tokens[user],
@@ -158,16 +158,11 @@ class Story:
             people.start_soon(client.run)
         people.start_soon(_act, acting, persons)
 
-    @property
-    def _nodes(self) -> list[Server]:
-        return list(self.machines.nodes)
-
-    async def _dial(self, people: trio.Nursery, node: int, number: int) -> Carrier:
+    async def _dial(self, people: trio.Nursery, node: Node, number: int) -> Carrier:
         """Two of three clients are on TCP, the others on WebSockets of both kinds."""
-        machine = self.machines.nodes[node]
         if number % 3 == 2:
-            return await dial_websocket(people, machine.http, text=number % 2 == 0)
-        return await dial_tcp(machine.tcp)
+            return await dial_websocket(people, node.http, text=number % 2 == 0)
+        return await dial_tcp(node.tcp)
 
     async def _make_peace(self, acting: trio.CancelScope) -> float:
         """Nothing more fails, nobody says more; how long until all is answered."""
@@ -256,6 +251,3 @@ async def play(
     async with machines(folder, cassandra=cassandra, command=command) as made:
         told("all is up")
         return await Story(made, Random(seed), told).play(plot)
-
-
-EVERY_KIND = tuple(FAULTS)
