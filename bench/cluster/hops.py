@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from bench.cluster.measuring import Plan
 from bench.cluster.pages import payload
 from bench.cluster.results import CaseResult, Figure, Target
 from bench.cluster.world import KEYSPACE, Broker, World
-from bench.servers import ServerFailed
+from bench.servers import HOST, ServerFailed
 from bench.stats import percentile
 from storage.cassandra import CassandraStore, open_cassandra
 from storage.names import slot_of
@@ -38,6 +39,8 @@ BUS_BYTES = 300
 """About what an envelope with one message has."""
 
 
+PRESENT_USERS = 10_000
+PRESENT_TTL_MS = 60_000
 FLOOD_BYTES = 2_000
 FLOOD_IN_FLIGHT = 1_000
 FLOOD_S = 2.0
@@ -69,7 +72,7 @@ def hops(world: World, plan: Plan) -> CaseResult:
     for name, samples in [*alone.items(), *((str(way), each) for way, each in ways.items())]:
         result.figures += _figures(name, samples)
         plan.tell(f"S4 {name}: p50 {_p(samples, 0.5):.2f} ms, p99 {_p(samples, 0.99):.2f} ms")
-    result.figures += trio.run(_flood, world)
+    result.figures += [*trio.run(_flood, world), trio.run(_user_bytes, world)]
     for what, way, base in (
         ("added to the answer where the command crosses", Way(OTHER, ACK), Way(OWNER, ACK)),
         ("added to a delivery that crosses", Way(OWNER, AT_OTHER), Way(OWNER, AT_OWNER)),
@@ -219,6 +222,26 @@ async def _flood(world: World) -> list[Figure]:
         Figure(name=f"{name}, both ends", unit="µs of CPU", rounds=[own / received * 1e6]),
         Figure(name=f"{name}, Redis", unit="µs of CPU", rounds=[of_redis / received * 1e6]),
     ]
+
+
+async def _user_bytes(world: World) -> Figure:
+    """What a user who is online takes in Redis."""
+    before = _redis_bytes(world)
+    async with open_redis(world.redis.url, inbox="bench-e", prefix=KEYSPACE) as shared:
+        await shared.presence.keep_alive("bench-e", PRESENT_TTL_MS)
+        await shared.presence.update("bench-e", here=range(1, 1 + PRESENT_USERS), gone=())
+        size = (_redis_bytes(world) - before) / PRESENT_USERS
+        await shared.presence.update("bench-e", here=(), gone=range(1, 1 + PRESENT_USERS))
+    return Figure(name="a user who is online, in Redis", unit="bytes", rounds=[size])
+
+
+def _redis_bytes(world: World) -> int:
+    with socket.create_connection((HOST, world.redis.port), WAIT_S) as sock:
+        sock.sendall(b"INFO memory\r\n")
+        (line,) = [
+            line for line in sock.recv(1 << 16).split(b"\r\n") if line.startswith(b"used_memory:")
+        ]
+    return int(line.partition(b":")[2])
 
 
 async def _commits(store: CassandraStore, count: int) -> list[int]:

@@ -6,6 +6,8 @@ million entries. Cassandra is started anew between filling and reading, so that 
 
 from __future__ import annotations
 
+import base64
+import random
 import time
 
 import trio
@@ -30,9 +32,16 @@ SHORT, LONG = "g/9007199254740981", "g/9007199254740982"
 FILL_TIMEOUT_S = 900.0
 
 
+TEXT = base64.b64encode(random.Random(1).randbytes(750_000)).decode()
+"""Bodies are pieces of it, so that no compression makes light of them."""
+STRIDE_CHARS = 7_919
+"""From one entry's piece to the next one's."""
+
+
 def payload(seq: int) -> bytes:
     """An entry as the broker stores it, with a body of the usual size."""
-    body = "x" * BODY_BYTES
+    at = seq * STRIDE_CHARS % (len(TEXT) - BODY_BYTES)
+    body = TEXT[at : at + BODY_BYTES]
     return encode_entry(Entry(seq=seq, sender=1, ts=seq, kind="text", body=body, key=f"{seq:012}"))
 
 
@@ -41,12 +50,16 @@ def pages(world: World, plan: Plan) -> CaseResult:
     lengths = {SHORT: plan.sizes.bucket_entries - 1, LONG: plan.sizes.entries}
     load = f"pages of {PAGE_ENTRIES} in conversations of {_names(lengths)} entries"
     result = CaseResult(case="S5", load=load)
+    world.restart_cassandra()
+    before = world.bytes_on_disk("timeline")
     rates = trio.run(_fill, world, lengths)
     plan.tell(f"S5 filled at {rates[LONG]:,.0f} entries/s")
     result.figures.append(
         Figure(name="filling the long one", unit="entries/s", rounds=[rates[LONG]])
     )
     world.restart_cassandra()
+    size = (world.bytes_on_disk("timeline") - before) / sum(lengths.values())
+    result.figures.append(Figure(name="an entry in Cassandra's files", unit="bytes", rounds=[size]))
     medians = []
     for (conv, place), samples in trio.run(_read, world, plan, lengths).items():
         p50, p99 = (percentile(sorted(samples), share) / 1e6 for share in (0.5, 0.99))

@@ -97,6 +97,13 @@ class World:
                 start_new_session=True,
                 preexec_fn=_prepare,
             )
+            # Its standard input ends with this process, however that ends.
+            guard = subprocess.Popen(
+                ["sh", "-c", f"read _; kill -9 -{process.pid}"],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             try:
                 _wait_for_greeting(process, Path(said.name))
                 broker = Broker(_nodes(process.pid, workers), tcp)
@@ -111,6 +118,8 @@ class World:
                 raise
             finally:
                 end(process)
+                guard.kill()
+                guard.communicate()
 
     def settle(self, nodes: int) -> None:
         """Wait until so many nodes have about the same share of the slots."""
@@ -127,6 +136,11 @@ class World:
         """The processes of servers by their names: who uses the machine's cores."""
         nodes = {f"node {number}": pid for number, pid in enumerate(broker.pids, 1)}
         return {**nodes, "Cassandra": self.cassandra.nodes[0].pid, "Redis": self.redis.pid}
+
+    def bytes_on_disk(self, table: str) -> int:
+        """Of a table, in all files of Cassandra; what is still in memory does not count."""
+        folders = self.folder.glob(f"cassandra/*/data/data/{KEYSPACE}/{table}-*")
+        return sum(file.stat().st_size for folder in folders for file in folder.glob("*.*"))
 
     def restart_cassandra(self) -> None:
         """After this it reads from its files, and not from what it still had in memory."""

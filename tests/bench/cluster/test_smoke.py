@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from bench.cluster import report
 from bench.cluster.cases import CASES
@@ -13,6 +14,7 @@ from bench.cluster.run import run
 from bench.cluster.sizes import TINY
 
 
+@pytest.mark.timeout(900)
 def test_every_case_measures_what_it_is_for(tmp_path: Path) -> None:
     said: list[str] = []
     plan = Plan(
