@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from tests.faults.cluster.machines import BROKER
-from tests.faults.cluster.report import report
+from tests.faults.cluster.report import report, revision
 from tests.faults.cluster.story import EVERY_KIND, Outcome, play, storm_of
 
 SHOWN_MAX = 10
@@ -26,6 +26,7 @@ HASTY = (sys.executable, "-m", "tests.faults.cluster.hasty")
 
 def main() -> int:
     arguments = _arguments()
+    of = revision()
     with tempfile.TemporaryDirectory(prefix="parley-faults-", ignore_cleanup_errors=True) as made:
         folder = Path(arguments.keep or made)
         outcome = trio.run(_play, arguments, folder)
@@ -34,7 +35,9 @@ def main() -> int:
     if arguments.report:
         options = [shlex.quote(word) for word in _without_keep(sys.argv[1:])]
         command = " ".join([".venv/bin/python -m tests.faults.cluster", *options])
-        page = report(outcome, command=command, seed=arguments.seed, cassandra=arguments.cassandra)
+        page = report(
+            outcome, command=command, seed=arguments.seed, cassandra=arguments.cassandra, of=of
+        )
         arguments.report.write_text(page)
     print(outcome.record.counts)
     for what in outcome.wrong[:SHOWN_MAX]:

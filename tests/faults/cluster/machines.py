@@ -34,6 +34,8 @@ LOOK_S = 0.1
 CASSANDRA_LOOK_S = 0.5
 REFUSED_S = 2.0
 """Before a server that ended on its own is started again."""
+TRACEBACK_LINES = 40
+"""Of a traceback, so many are shown."""
 NODE_NAMES = ("a", "b", "c")
 BROKER = (sys.executable, "-m", "broker.cli")
 
@@ -83,9 +85,23 @@ class Node(Server):
 
     def defects(self) -> list[str]:
         """What it said that no broker may say, whatever fails."""
-        said = (self.folder / "said").read_text(errors="replace").splitlines()
-        found = [n for n, line in enumerate(said) if line.startswith("Traceback")]
-        return [f"{self.name} said: " + " | ".join(said[n - 1 : n + 40]) for n in found]
+        return [
+            f"{self.name} said: {what}"
+            for what in tracebacks((self.folder / "said").read_text(errors="replace"))
+        ]
+
+
+def tracebacks(said: str) -> list[str]:
+    """Those in a node's log, but for what the driver of Cassandra says of lost connections."""
+    found = []
+    lines = said.splitlines()
+    speaker = 0
+    for number, line in enumerate(lines):
+        if not line.startswith(" "):
+            speaker = number
+        if line.strip().startswith("Traceback") and " cassandra." not in lines[speaker]:
+            found.append(" | ".join(lines[speaker : number + TRACEBACK_LINES]))
+    return found
 
 
 class Machines:

@@ -46,8 +46,8 @@ def quantile(sorted_values: Sequence[float], share: float) -> float:
     return sorted_values[max(0, math.ceil(share * len(sorted_values)) - 1)]
 
 
-def report(outcome: Outcome, *, command: str, seed: int, cassandra: int) -> str:
-    """The page, in markdown."""
+def report(outcome: Outcome, *, command: str, seed: int, cassandra: int, of: str) -> str:
+    """The page, in markdown; `of` is the revision that was run."""
     counts = outcome.record.counts
     verdict = f"{len(outcome.wrong)} violations" if outcome.wrong else "no violation"
     lines = [
@@ -59,7 +59,7 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int) -> str:
         "",
         f"    {command}",
         "",
-        f"Revision `{revision()}`, seed {seed}. {len(NODE_NAMES)} nodes with leases of "
+        f"Revision `{of}`, seed {seed}. {len(NODE_NAMES)} nodes with leases of "
         f"{LEASE_MS / 1000:g} s, a Cassandra of {cassandra} node{'s' if cassandra > 1 else ''} "
         f"(replication {cassandra}), one Redis, and {USERS} users on "
         f"{len(outcome.record.devices)} connections, all on the same two cores, which other work "

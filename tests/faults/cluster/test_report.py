@@ -39,13 +39,13 @@ async def test_the_page_says_what_was_done_and_what_was_wrong() -> None:
     fault = Fault("Redis flushed", 10.0, ended=12.0, unavailable=3)
     truth = Truth(logs={"g/1": [b"", b""]}, members={})
     outcome = Outcome(record, [fault], [], truth, frozenset({9}), 120.0, 1.5)
-    page = report(outcome, command="python -m x", seed=7, cassandra=3)
+    page = report(outcome, command="python -m x", seed=7, cassandra=3, of="abc")
     assert "1 faults in 2 minutes: **no violation**" in page
     assert "| Redis flushed | FLUSHALL | 1 | 2.0 | 5.00, 5.0 | 4.00, 4.0 | 3 |" in page
     assert "1,234" in page
     assert "seed 7" in page
     outcome.wrong.append("an entry was lost")
-    page = report(outcome, command="python -m x", seed=7, cassandra=3)
+    page = report(outcome, command="python -m x", seed=7, cassandra=3, of="abc")
     assert "**1 violations**" in page
     assert "- an entry was lost" in page
 
