@@ -145,10 +145,15 @@ class Taking:
 
     async def put_away(self, epochs: Mapping[str, int]) -> None:
         """`Timeline.put_away`."""
+        # Before anything is waited for: this very store may take the log up again meanwhile.
+        # What that writes has a higher number and wins, and what it then knows is not forgotten.
+        number = self._versions.next()
         known = {conv: self._known.get(conv) for conv in epochs}
+        for conv, found in known.items():
+            if found is None or found.epoch <= epochs[conv]:
+                self._known.forget(conv)
         unknown = [conv for conv, found in known.items() if found is None]
         walks = dict(zip(unknown, await self.log.walks(unknown), strict=True)) if unknown else {}
-        number = self._versions.next()
         puts = []
         for conv, epoch in epochs.items():
             found, walk = known[conv], walks.get(conv)
@@ -160,7 +165,4 @@ class Taking:
             else:
                 continue
             puts.append(self._bind("put_head", version, *head, version, False, *place(conv)))
-        for conv, found in known.items():
-            if found is None or found.epoch <= epochs[conv]:
-                self._known.forget(conv)
         await self._bridge.all(puts, WRITE)

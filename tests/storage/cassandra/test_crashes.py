@@ -5,7 +5,7 @@ What lands late is written as the driver would write it, long after whoever sent
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from unittest.mock import patch
 
 import pytest
@@ -14,7 +14,7 @@ import trio
 from storage.cassandra import CassandraStore
 from storage.cassandra.changes import Changes, encode_changes
 from storage.cassandra.connection import READ, WRITE
-from storage.cassandra.log import bucket_of, place
+from storage.cassandra.log import Walk, bucket_of, place
 from storage.cassandra.session import Connected
 from storage.cassandra.versions import epoch_of, version_of
 from storage.errors import Unavailable
@@ -335,3 +335,31 @@ async def test_a_process_alone_does_again_what_its_last_life_left_undone(
         assert (loaded.head.seq, loaded.members) == (2, [Member("g/1", 5, "owner", 2)])
         await again.commit(appending("g/1", 3, 3))
         assert (await again.heads(["g/1"]))["g/1"] == Head(3, 1003)
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_what_is_taken_up_while_it_is_put_away_stays_in_hand(
+    cassandra: Connected, store: CassandraStore, remembered: bool
+) -> None:
+    """Putting away reads; meanwhile the same node takes the log up again and goes on writing."""
+    for conv in ("g/1", "g/2"):
+        await store.load([conv], 0, {conv: 1})
+        await store.commit(written(conv, 1, 2, 1))
+    # What a failed commit makes forgotten has to be read for being put away.
+    store._known.doubt(["g/2"] if remembered else ["g/1", "g/2"])
+    walks = store._taking.log.walks
+
+    async def slow_walks(convs: Sequence[str]) -> list[Walk]:
+        found = await walks(convs)
+        await store.load(["g/1"], 0, {"g/1": 1})
+        await store.commit(written("g/1", 3, 3, 1))
+        return found
+
+    with patch.object(store._taking.log, "walks", slow_walks):
+        await store.put_away({"g/1": 1, "g/2": 1})
+    await store.commit(written("g/1", 4, 4, 1))
+    async with another_store(cassandra) as other:
+        heads = await other.heads(["g/1", "g/2"])
+        assert heads["g/1"].open, "only its writer knows how far it is"
+        assert heads["g/2"] == Head(2, 1002)
+        assert (await other.load(["g/1"], 9, {"g/1": 2}))["g/1"].tail == payloads(1, 4)

@@ -35,18 +35,18 @@ def test_a_batch_ends_at_its_rows_and_at_its_bytes(cassandra: Connected) -> None
 
 def test_a_part_is_never_torn(cassandra: Connected) -> None:
     """Its rows become durable together, which only one batch can promise."""
-    parts = [part(cassandra, f"g/{n}", rows=40) for n in range(4)]
+    parts = [part(cassandra, f"g/{n}", rows=4) for n in range(4)]
     parts.insert(2, part(cassandra, "g/9", rows=3 * BATCH_MAX_ROWS))
-    assert lengths(packed(parts, cassandra.replicas)) == [80, 3 * BATCH_MAX_ROWS, 80]
+    assert lengths(packed(parts, cassandra.replicas)) == [8, 3 * BATCH_MAX_ROWS, 8]
 
 
 def test_those_who_are_kept_by_others_travel_apart(cassandra: Connected) -> None:
-    parts = [part(cassandra, f"g/{n}") for n in range(30)]
-    there = [p.statements[0].routing_key for p in parts[:10]]
+    parts = [part(cassandra, f"g/{n}") for n in range(15)]
+    there = [p.statements[0].routing_key for p in parts[:5]]
     found = packed(parts, lambda key: ("a", "b") if key in there else ("b", "c"))
-    assert lengths(found) == [10, 20]
+    assert lengths(found) == [5, 10]
     assert all(statement.is_idempotent for statement in found)
     assert {statement.routing_key for statement in found} == {
         parts[0].statements[0].routing_key,
-        parts[10].statements[0].routing_key,
+        parts[5].statements[0].routing_key,
     }
