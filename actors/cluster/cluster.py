@@ -108,9 +108,12 @@ class Cluster:
             tasks.start_soon(task)
 
     async def joined(self) -> None:
-        """Wait until this node has had its first look at the others, and its share of slots."""
+        """Wait until this node knows the others, and a while for slots that others hand over."""
         while not self.placement.joined:  # noqa: ASYNC110
             await trio.sleep(LOOK_AGAIN_S)
+        with trio.move_on_after(self.placement.lease_s):
+            while not self.placement.owned:  # noqa: ASYNC110
+                await trio.sleep(LOOK_AGAIN_S)
 
     def listens(self, http: str, tcp: str) -> None:
         """Where clients reach this node, for those who look at the cluster."""

@@ -64,7 +64,7 @@ class Placement:
         """By incarnation; those that live, this node included."""
         self.me = cluster.record
         self.joined = False
-        """Whether the first look is done."""
+        """Whether a look was done with the lease held: what is free and wants this node, it has."""
         self.draining = False
         self._good_until = float("-inf")
         self._beaten = False
@@ -140,6 +140,8 @@ class Placement:
         self.me = replace(self.me, beat=record.beat)
         self._beaten = True
         self._good_until = started + self.lease_s * (1 - 1 / MARGIN_SHARE)
+        if not self.joined:
+            self.look_soon()
 
     def lost(self, why: str) -> None:
         """The lease is over: nothing that is under way may be acknowledged."""
@@ -177,7 +179,7 @@ class Placement:
             if self.good():
                 await self._claim(table)
                 await self._give_back()
-            self.joined = True
+                self.joined = True
 
     async def _look_at_nodes(self) -> None:
         records = await self._leases.nodes()

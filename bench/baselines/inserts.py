@@ -6,8 +6,9 @@ many as the store's bridge lets through (512), and the commit is done when the l
 
 from __future__ import annotations
 
+import contextlib
 import runpy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from storage.cassandra import writing
@@ -19,11 +20,22 @@ def each_alone(parts: Iterable[Part], replicas: Callable[[bytes], Sequence[Any]]
     return [statement for part in parts for statement in part.statements]
 
 
+@contextlib.contextmanager
+def alone(wanted: bool = True) -> Iterator[None]:
+    """In the block, stores of this process pack nothing."""
+    before = vars(writing)["packed"]  # Where commits are packed: a move of it is to be noticed.
+    if wanted:
+        vars(writing)["packed"] = each_alone
+    try:
+        yield
+    finally:
+        vars(writing)["packed"] = before
+
+
 def main() -> None:
-    """Replace the packing of commits, then be `python -m broker.cli`."""
-    assert "packed" in vars(writing), "commits are packed elsewhere now"
-    vars(writing)["packed"] = each_alone
-    runpy.run_module("broker.cli", run_name="__main__", alter_sys=False)
+    """Be `python -m broker.cli`, but for that."""
+    with alone():
+        runpy.run_module("broker.cli", run_name="__main__", alter_sys=False)
 
 
 if __name__ == "__main__":

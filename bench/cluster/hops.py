@@ -29,12 +29,16 @@ from storage.cassandra import CassandraStore, open_cassandra
 from storage.names import slot_of
 from storage.records import Append, Commit
 from storage.redis import RedisShared, open_redis
+from storage.shared import Leases
 
 NODES = ("first", "second")
 WAIT_S = 10.0
 """For one message; then the measurement has failed."""
 WARM = 20
 """Messages before the first sample."""
+CREATIONS_MAX = 40
+CREATION_PAUSE_S = 0.25
+"""Groups that are made until each node owns one, and how long is waited between them."""
 BUS_BYTES = 300
 """About what an envelope with one message has."""
 
@@ -127,23 +131,26 @@ def _messages(world: World, plan: Plan, first: Broker, second: Broker) -> dict[W
 
 
 async def _groups_of_each(world: World, people: list[Line]) -> list[str]:
-    """A group that the first node owns and one that the second owns; all people are in both.
-
-    A node makes groups that it owns itself; whether it still does, the store says.
-    """
-    users = [line.user for line in people]
-    found = []
+    """A group that the first node owns and one that the second owns; all people are in both."""
     async with open_cassandra(world.settings) as store:
+        return [
+            await _group_of(store, node, creator, people)
+            for creator, node in zip(people, NODES, strict=False)
+        ]
+
+
+async def _group_of(store: Leases, node: str, creator: Line, people: list[Line]) -> str:
+    """A node makes groups that it owns itself, but slots still move while nodes are new."""
+    others = [line.user for line in people if line is not creator]
+    for _ in range(CREATIONS_MAX):
+        reply = creator.ask("group.create", title="bench", kind="group", members=others)
+        conv = str(reply["conv"])
         names = {record.incarnation: record.node for record in await store.nodes()}
         owners = [names.get(record.owner) for record in await store.slots()]
-        for creator, node in zip(people, NODES, strict=False):
-            others = [user for user in users if user != creator.user]
-            reply = creator.ask("group.create", title="bench", kind="group", members=others)
-            conv = str(reply["conv"])
-            if owners[slot_of(conv)] != node:
-                raise ServerFailed(f"the group of {node} is owned by {owners[slot_of(conv)]}")
-            found.append(conv)
-    return found
+        if owners[slot_of(conv)] == node and set(owners) == set(NODES):
+            return conv
+        await trio.sleep(CREATION_PAUSE_S)
+    raise ServerFailed(f"{node} owns none of the {CREATIONS_MAX} groups that it made")
 
 
 def _one(publisher: Line, hearers: list[Line], conv: str, key: str) -> list[int]:

@@ -26,7 +26,7 @@ COMMIT_ENTRIES = 2_000
 """In one commit while a conversation is filled."""
 FLAT_TIMES = 1.5
 """The slowest page's median may be so many times the fastest one's."""
-WARM = 20
+WARM = 200
 """Looks at each page before the first sample."""
 SHORT, LONG = "g/9007199254740981", "g/9007199254740982"
 FILL_TIMEOUT_S = 900.0

@@ -30,7 +30,7 @@ def _setting(report: ClusterReport) -> str:
         f"    {setting.command}\n\n"
         f"{setting.started}, revision {setting.revision}; {machine.cpu}, {machine.cores} cores for "
         f"all processes together, none pinned; {machine.memory_mib} MiB, {machine.system}, "
-        f"Cassandra on {setting.storage} (one node, `commitlog_sync: group`); {versions}. "
+        f"Cassandra on {setting.storage} (one node, `commitlog_sync: batch`, warm); {versions}. "
         f"{setting.rounds} rounds, windows of {setting.window_s:g} s, Parley over TCP msgpack."
     )
 

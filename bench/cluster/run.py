@@ -14,6 +14,7 @@ from bench import machine
 from bench.cluster.cases import CASES
 from bench.cluster.measuring import Plan
 from bench.cluster.results import CaseResult, ClusterReport
+from bench.cluster.warming import warm
 from bench.cluster.world import World, open_world
 from bench.opening import Stalled
 from bench.results import Setting
@@ -27,6 +28,7 @@ def run(plan: Plan) -> ClusterReport:
     """Run the plan; `plan.tell` hears of each measurement. Raises `ServerFailed`."""
     with open_world(plan.scratch, plan.sizes.users) as world:
         setting = _setting(plan, world)
+        warm(world, plan.sizes.warm_rows)
         return ClusterReport(
             setting=setting, cases=[_case(name, world, plan) for name in plan.cases]
         )

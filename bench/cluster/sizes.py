@@ -17,6 +17,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
     samples: int = 200
     bucket_entries: int = 5_000
     entries: int = 1_000_000
+    warm_rows: int = 200_000
 
     @property
     def users(self) -> int:
@@ -34,4 +35,5 @@ TINY = Sizes(
     samples=10,
     bucket_entries=300,
     entries=1_000,
+    warm_rows=300,
 )

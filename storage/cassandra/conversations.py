@@ -135,6 +135,7 @@ class Conversations:
         for rows in answers:
             for conv, seq, ts, version, is_open in rows:
                 found[conv] = Head(seq or 0, ts or 0, bool(is_open))
+                self._taking.log.cover(conv, seq or 0)
                 if is_open and epoch_of(version) == 0:
                     inexact.append(conv)
         if inexact:

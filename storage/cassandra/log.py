@@ -24,6 +24,8 @@ from storage.names import slot_of
 BUCKET_ENTRIES = 5_000
 """Entries in a partition: at 200 to 2,000 bytes each 1 to 10 MB, small for Cassandra (it slows down
 beyond 100 MB), while a quiet conversation is in one. It can never be changed."""
+COVERED_MAX = 100_000
+"""Conversations whose checkpoint is remembered; one more, and all are forgotten and read again."""
 SHARDS = 64
 """Partitions of `heads`: heads of a thousand conversations are 64 queries. Never changed."""
 
@@ -85,11 +87,26 @@ class Log:
     def __init__(self, bridge: Bridge, statements: Statements) -> None:
         self._bridge = bridge
         self._bind = statements.bind
+        self._covered: dict[str, int] = {}
+
+    def covered(self, conv: str) -> int:
+        """A checkpoint that was seen, and they only move forward: up to it all rows count."""
+        return self._covered.get(conv, 0)
+
+    def cover(self, conv: str, checkpoint: int) -> None:
+        """Remember a checkpoint that was read."""
+        if checkpoint > self._covered.get(conv, 0):
+            if len(self._covered) >= COVERED_MAX:
+                self._covered.clear()
+            self._covered[conv] = checkpoint
 
     async def head_rows(self, convs: Sequence[str]) -> list[HeadRow]:
         """The rows in `heads`, in the order asked for."""
         asked = [self.asking_head(conv) for conv in convs]
-        return [self.head_row(rows) for rows in await self._bridge.all(asked, READ)]
+        found = [self.head_row(rows) for rows in await self._bridge.all(asked, READ)]
+        for conv, row in zip(convs, found, strict=True):
+            self.cover(conv, row.seq)
+        return found
 
     def asking_head(self, conv: str) -> Any:
         """The statement for a row in `heads`; `head_row` reads its answer."""

@@ -102,10 +102,14 @@ class Pages:
         return await self._shared.call((conv, low, high), lambda: self._fetch(conv, low, high))
 
     async def _fetch(self, conv: str, low: int, high: int) -> dict[int, bytes]:
-        rows, *answers = await self._bridge.all(
-            [self._log.asking_head(conv), *self.asking(conv, low, high)], READ
-        )
-        return payloads(answers, low, self._log.head_row(rows))
+        page = self.asking(conv, low, high)
+        covered = self._log.covered(conv)
+        if high <= covered:
+            return payloads(await self._bridge.all(page, READ), low, HeadRow(covered))
+        rows, *answers = await self._bridge.all([self._log.asking_head(conv), *page], READ)
+        row = self._log.head_row(rows)
+        self._log.cover(conv, row.seq)
+        return payloads(answers, low, row)
 
     def asking(self, conv: str, low: int, high: int) -> list[Any]:
         """The statements for the rows of a page, a bucket each; none for an empty one."""

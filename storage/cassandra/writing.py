@@ -162,10 +162,11 @@ class Writing:
             stored.update({(conv, user): (read, delivered) for user, read, delivered in rows})
         moved = {}
         for (conv, user), (read, delivered) in marks.items():
-            old = (0, 0)
+            old = None
             if not commit.epochs.get(conv):
-                old = self._known.mark(conv, user) or stored.get((conv, user), (0, 0))
-            mark_ = max(read, old[0]), max(delivered, old[1])
+                old = self._known.mark(conv, user) or stored.get((conv, user))
+            old_read, old_delivered = old or (0, 0)
+            mark_ = max(read, old_read), max(delivered, old_delivered)
             if mark_ != old:
                 moved[conv, user] = mark_
         return moved

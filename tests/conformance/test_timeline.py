@@ -225,6 +225,12 @@ async def test_marks_only_move_forward(store: Store) -> None:
     assert loaded.marks == [Mark("g/1", 4, 1, 0), Mark("g/1", 5, 3, 6)]
 
 
+async def test_who_has_seen_nothing_yet_has_a_mark_too(store: Store) -> None:
+    for _ in range(2):
+        await store.commit(Commit(marks=[Mark("g/1", 5)]))
+        assert (await store.load(["g/1"], 0))["g/1"].marks == [Mark("g/1", 5, 0, 0)]
+
+
 async def test_memberships_tell_all_that_a_list_needs(store: Store) -> None:
     mine = Settings(conv="g/1", user=5, muted=True, nickname="Zoë \U0001f680", draft="…")
     await store.commit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import trio
 import trio.testing
@@ -29,6 +31,20 @@ async def test_answers_come_in_the_order_asked_for(cassandra: Connected) -> None
     assert await bridge.all(asked, READ) == [[("local", n)] for n in (1, 2, 3)]
     assert await bridge.all([], READ) == []
     assert bridge.under_way == 0
+
+
+async def test_a_request_leaves_nothing_to_the_collector(cassandra: Connected) -> None:
+    bridge = Bridge(cassandra.session)
+    await bridge.all([LOCAL] * 50, READ)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await bridge.all([LOCAL] * 50, READ)
+        # A cycle left in each would be some fifty objects a request.
+        assert gc.collect() < 1_000
+    finally:
+        gc.enable()
 
 
 async def test_no_more_are_under_way_than_may_be(cassandra: Connected) -> None:
