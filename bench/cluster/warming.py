@@ -1,7 +1,7 @@
 """Cassandra before the first case: a Java machine that has just begun still compiles its code.
 
 Straight at the store, what the cases do: commits of many conversations, packed and one row each in
-turn, so that both sides of a comparison find the server equally warm; then what is read of them.
+turn, so that both sides of a comparison find the server equally warm; then pages of them are read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ FIRST_USER = 8_000_000
 """Of those between whom the warming conversations are; the cases know none of them."""
 WARM_CONVERSATIONS = 1_000
 READS_AT_ONCE = 50
+ROWS_PER_READING = 10_000
+"""All conversations are read once for so many rows written."""
 WARM_TIMEOUT_S = 300.0
 
 
@@ -35,7 +37,8 @@ async def _warm(world: World, rows: int) -> None:
                 commit = Commit(appends=[Append(conv, seq, [payload(seq)], seq) for conv in convs])
                 with alone(seq % 2 == 0):
                     await store.commit(commit)
-            await _read(store, convs)
+            for _ in range(rows // ROWS_PER_READING + 1):
+                await _read(store, convs)
 
 
 async def _read(store: CassandraStore, convs: list[str]) -> None:
