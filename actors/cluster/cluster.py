@@ -111,7 +111,8 @@ class Cluster:
         """Wait until this node knows the others, and a while for slots that others hand over."""
         while not self.placement.joined:  # noqa: ASYNC110
             await trio.sleep(LOOK_AGAIN_S)
-        with trio.move_on_after(self.placement.lease_s):
+        # A lease, and as long again, in which the slots of one that is dead are claimed.
+        with trio.move_on_after(2 * self.placement.lease_s):
             while not self.placement.owned:  # noqa: ASYNC110
                 await trio.sleep(LOOK_AGAIN_S)
 

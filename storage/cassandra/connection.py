@@ -6,6 +6,7 @@ Blocking calls of the driver are made in threads. Whatever the driver raises her
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ RETRIES_MAX = 2
 """Further nodes that a statement is given to when the connection to one is lost."""
 
 
+class _Roomy(Cluster.connection_class):  # type: ignore[misc]
+    """The driver's thread needs the interpreter again after each piece of its 4 KiB, which takes up
+    to 5 ms each time while the event loop is busy: what it writes and reads shall be few pieces."""
+
+    in_buffer_size = 64 * 1024
+    out_buffer_size = 1024 * 1024
+
+
 class _Bounded(RetryPolicy):  # type: ignore[misc]
     """As the driver's own, but a lost connection is not followed from node to node for ever."""
 
@@ -79,9 +88,12 @@ def connect(settings: CassandraSettings) -> Cluster:
             ssl_context=_tls(settings),
             execution_profiles=_profiles(settings),
             protocol_version=5,
+            connection_class=_Roomy,
             connect_timeout=CONNECT_TIMEOUT_S,
             control_connection_timeout=CONNECT_TIMEOUT_S,
             max_schema_agreement_wait=AGREEMENT_WAIT_S,
+            # Else what follows a request that is not yet confirmed waits, for up to 40 ms.
+            sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             reconnection_policy=ConstantReconnectionPolicy(RECONNECT_PERIOD_S, max_attempts=None),
             application_name="parley",
         )

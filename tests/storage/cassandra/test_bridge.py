@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 
 import pytest
 import trio
@@ -10,7 +11,8 @@ import trio.testing
 from cassandra.query import SimpleStatement
 
 from storage.cassandra.bridge import Bridge
-from storage.cassandra.connection import READ, WRITE
+from storage.cassandra.connection import READ, WRITE, connect
+from storage.cassandra.packing import BATCH_MAX_BYTES
 from storage.cassandra.session import Connected
 from storage.errors import Unavailable
 
@@ -45,6 +47,17 @@ async def test_a_request_leaves_nothing_to_the_collector(cassandra: Connected) -
         assert gc.collect() < 1_000
     finally:
         gc.enable()
+
+
+def test_requests_leave_at_once_and_in_few_pieces(cassandra: Connected) -> None:
+    cluster = connect(cassandra.settings)
+    try:
+        cluster.connect()
+        connection = cluster.control_connection._connection
+        assert connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection.out_buffer_size > BATCH_MAX_BYTES
+    finally:
+        cluster.shutdown()
 
 
 async def test_no_more_are_under_way_than_may_be(cassandra: Connected) -> None:
