@@ -92,6 +92,23 @@ async def test_nodes_share_all_slots_and_agree_who_has_which(autojump_clock: Moc
         assert inboxes == {nodes.running[0].inbox}
 
 
+async def test_a_node_has_joined_when_it_holds_its_lease_and_owns_what_is_free(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of() as nodes:
+        alone = nodes.start("n1")
+        weather = Weather(alone)
+        weather.beats_fail = True
+        with trio.move_on_after(3 * LEASE_S) as scope:
+            await alone.cluster.joined()
+        assert scope.cancelled_caught, "it would serve, and write nothing"
+        assert not alone.placement.owned
+        weather.beats_fail = False
+        with trio.fail_after(LEASE_S):
+            await alone.cluster.joined()
+        assert len(alone.placement.owned) == SLOTS
+
+
 async def test_a_node_that_comes_and_goes_moves_only_its_own_share(
     autojump_clock: MockClock,
 ) -> None:
