@@ -76,14 +76,14 @@ class Conversation(Queries):
             return False
         items.append((connection, command, rule))
         if not self._queued:
-            self._wake()
+            self.wake()
         return True
 
     def block(self, connection: Connection, command: Any, rule: Rule) -> None:
         """Keep a refused connection's command until there is room; it must send no more."""
         self._blocked.append((connection, command, rule))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self.abandoned:
             self._send_on()
         elif self._loaded:
@@ -97,7 +97,7 @@ class Conversation(Queries):
         while self._blocked and self._mailbox.put(self._blocked[0]):
             connection, _, _ = self._blocked.popleft()
             if not self._queued:
-                self._wake()
+                self.wake()
             connection.unblock()
 
     # Taking up
@@ -105,14 +105,12 @@ class Conversation(Queries):
     def take_up(self, loaded: Loaded) -> None:
         """Begin, or begin again, with the state from the store."""
         self._loading, self._loaded = False, True
+        self.used_at = self.node.now()
         self.doubt = self.doubt or loaded.doubt
-        registry = self.node.registry
+        registry, cluster = self.node.registry, self.node.cluster
         told = loaded.head.seq if self._fresh else self.head
         self._fresh = False
-        known: frozenset[Outbox] = frozenset()
-        inherited = self._inherit()
-        if inherited is not None:
-            told, known = inherited
+        told, known = self._inherit() or (told, frozenset())
         for user in self.members:
             registry.lost_interest(user, self)
         self._remember(loaded)
@@ -121,20 +119,21 @@ class Conversation(Queries):
         for user, member in self.members.items():
             registry.interested(user, self)
             missed = member.since > told  # their coming was stored, but not told
+            late = cluster is not None and cluster.here.late(user)
             for connection in registry.connections_of(user):
                 self.subscribe(connection)
-                if missed and not connection.closing:
+                if (missed or (late and connection not in known)) and not connection.closing:
                     connection.fall_behind(self)
             for peer in registry.peers_of(user):
                 self.subscribers.add_peer(peer, user, doubt=missed)
         if self.doubt:
             self.subscribers.fall_behind_here(besides=known)
         self.doubt = False
-        if self.node.cluster is not None:
-            self.node.cluster.doubtful.discard(self.name)
+        if cluster is not None:
+            cluster.doubtful.discard(self.name)
         self._unblock()
         if len(self._mailbox) and not self._queued:
-            self._wake()
+            self.wake()
 
     def _inherit(self) -> tuple[int, frozenset[Outbox]] | None:
         """Up to where connections here were told of it while it was another node's, and which; from
@@ -163,7 +162,7 @@ class Conversation(Queries):
         self.node.flusher.settle()
 
     def load_failed(self, refusal: Refusal) -> None:
-        """Answer everybody who waits; the next command tries again."""
+        """Answer everybody who waits; the next command tries again, or the sweeper."""
         self._loading = self._loaded = False
         if self.abandoned:
             self._send_on()
@@ -174,7 +173,9 @@ class Conversation(Queries):
         if not len(self.subscribers) and not self._waiting and not len(self._mailbox):
             self.end()
         elif len(self._mailbox):
-            self._wake()
+            self.wake()
+        else:
+            self.node.turn.load_later(self)  # its subscribers may have missed something
 
     def begin(self, group: Group) -> None:
         """Start a conversation that is not in the store yet; its first entry comes with it."""
@@ -232,6 +233,7 @@ class Conversation(Queries):
             self._revised,
         )
         self._clear()
+        self.used_at = self.node.turn.now
         if drafts is not None:
             self.head += len(drafts.payloads)
             self.node.counters.appended += len(drafts.payloads)
@@ -374,20 +376,9 @@ class Conversation(Queries):
         """Stop being active (idle, dissolved, or never there)."""
         self.ended = True
         self.subscribers.close_peers(tell=True)
-        if self.epoch and self.node.cluster is not None:
+        if self.epoch and self._loaded and self.node.cluster is not None:
             self.node.cluster.put_away(self)
         self.node.registry.forget(self)
-
-    def idle_since(self, moment: float) -> bool:
-        """Whether nothing is under way and nothing was asked after `moment`."""
-        return (
-            self.used_at < moment
-            # Not before it knows what its subscribers may have missed.
-            and (self._loaded or not len(self.subscribers))
-            # And not before it is sure that all other nodes have heard of it.
-            and (self.node.cluster is None or self.node.cluster.in_step())
-            and self.quiet()
-        )
 
     def statistics(self) -> ConversationStatistics:
         return ConversationStatistics(

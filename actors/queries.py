@@ -84,8 +84,8 @@ class Queries(Ledger):
         if items:
             self._mailbox.put_back(list(items))
             if not self._queued or self.abandoned:
-                self._wake()
+                self.wake()
 
-    def _wake(self) -> None:
-        """Something is in the mailbox."""
+    def wake(self) -> None:
+        """Something is in the mailbox, or there may be something to tell."""
         raise NotImplementedError

@@ -73,7 +73,7 @@ class Registry:
             self._node.presence.left(session.user, hidden=session.user in self.hidden)
             self.hidden.discard(session.user)
             if self._node.cluster is not None:
-                self._node.cluster.here.departed(session.user)
+                self._node.cluster.here.withdraw([session.user])
 
     def online(self, user: int) -> bool:
         """Whether the user has a session, here or elsewhere."""

@@ -1,4 +1,4 @@
-"""One task for all deadlines: openings, silence, stalls, goodbyes, idle conversations.
+"""One task for all deadlines: openings, silence, stalls, goodbyes, loads, idle conversations.
 
 It looks at everything a few times a second or less, instead of a timer per connection, which would
 cost each one memory. Deadlines are therefore met to within `PERIOD_S`. It decides nothing else.
@@ -13,6 +13,7 @@ import trio
 from broker.wire.errors import ByeCode
 
 if TYPE_CHECKING:
+    from actors.conversation import Conversation
     from actors.node import Node
 
 PERIOD_S = 0.5
@@ -30,6 +31,7 @@ async def run_sweeper(node: Node) -> None:
         sweep_openings(node, now)
         sweep_stalled(node, now)
         sweep_lingering(node, now)
+        node.turn.load_again()
         if now >= next_silence:
             next_silence = now + SILENCE_PERIOD_S
             await sweep_silent(node, now)
@@ -84,7 +86,20 @@ async def sweep_conversations(node: Node, now: float) -> None:
         ages = sorted(c.used_at for c in conversations.values())
         deadline = max(deadline, ages[excess - 1] + 1e-6)
     for index, conversation in enumerate(list(conversations.values())):
-        if conversation.idle_since(deadline):
+        if idle(conversation, deadline):
             conversation.end()
         if index % LOOKS_BEFORE_YIELD == LOOKS_BEFORE_YIELD - 1:
             await trio.lowlevel.checkpoint()
+
+
+def idle(conversation: Conversation, moment: float) -> bool:
+    """Whether nothing is under way in it, nothing was asked or told after `moment`, and nobody can
+    miss anything for its being forgotten."""
+    cluster = conversation.node.cluster
+    return (
+        conversation.used_at < moment
+        # Not before it knows what its subscribers may have missed, and all nodes have heard of it.
+        and (conversation.loaded or not len(conversation.subscribers))
+        and (cluster is None or conversation.used_at < cluster.rounds.settled)
+        and conversation.quiet()
+    )

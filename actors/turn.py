@@ -44,6 +44,7 @@ class Turn:
         self._ready: list[Conversation] = []
         self._work = Parking()
         self._loads: list[Conversation] = []
+        self._later: list[Conversation] = []
         self._loading = Parking()
         self._turns = 0
         self._last_size = 0
@@ -53,7 +54,7 @@ class Turn:
         self.now_ms = node.now_ms()
         """The wall clock, read once a turn: milliseconds since 1970."""
         self.now = node.now()
-        """The node's clock, likewise."""
+        """The node's clock, read before a turn decides and before it applies."""
 
     def ready(self, conversation: Conversation) -> None:
         """A conversation has new work. Called once until its next `decide`."""
@@ -64,6 +65,17 @@ class Turn:
         """A conversation needs its state from the store."""
         self._loads.append(conversation)
         self._loading.unpark()
+
+    def load_later(self, conversation: Conversation) -> None:
+        """Its state could not be had, and nobody waits for it: not at once again."""
+        self._later.append(conversation)
+
+    def load_again(self) -> None:
+        """It is later."""
+        later, self._later = self._later, []
+        for conversation in later:
+            if not conversation.ended and not conversation.loaded:
+                conversation.wake()
 
     def wake(self) -> None:
         """Something was fanned out outside a turn: have it flushed."""
@@ -140,6 +152,7 @@ class Turn:
     def _apply(self, ready: list[Conversation]) -> None:
         if not ready:
             return
+        self.now = self._node.now()
         for conversation in ready:
             try:
                 conversation.apply()

@@ -107,7 +107,7 @@ async def serve(
         if node.cluster is not None:
             node.cluster.suspect = revocation.look_soon
             node.cluster.start(tasks)
-            await node.cluster.joined()
+            await node.cluster.placement.wait_joined()
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as listeners:
                 tcp = Listener(node, TCP_MSGPACK, context, connections)

@@ -8,7 +8,7 @@ Decides nothing about messages; who owns what is `placement`'s business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,20 @@ import trio
 
 from actors.cluster import words as w
 from actors.cluster.following import Following
-from actors.cluster.heads import Asker
+from actors.cluster.heads import Heads
 from actors.cluster.hearing import hear
 from actors.cluster.here import Here
 from actors.cluster.moving import LOOK_AGAIN_S, settle_slots
 from actors.cluster.peer import Peer
 from actors.cluster.placement import Placement, new_incarnation
+from actors.cluster.rounds import Rounds
 from actors.cluster.route import Remote, Route
 from actors.cluster.status import status
 from actors.faults import log_outage
 from broker.wire.errors import ByeCode
 from storage.errors import Unavailable
 from storage.names import slot_of
-from storage.records import Head, NodeRecord, SlotRecord
+from storage.records import NodeRecord, SlotRecord
 
 if TYPE_CHECKING:
     from actors.connection import Connection
@@ -41,7 +42,6 @@ log = logging.getLogger("parley.cluster")
 
 TICK_S = 0.25
 """Links are looked at this often: heartbeats, lost sessions, commands that waited for too long."""
-HEADS_TIMEOUT_S = 5.0
 GOODBYES_BEFORE_YIELD = 256
 """Goodbyes of a node that was held for dead, before others get their turn."""
 TAKE_UP_AT_ONCE = 64
@@ -77,7 +77,9 @@ class Cluster:
         self.numbers = count(1)
         """Each is used once, for a session of a link or an attempt of a route."""
         self.peers: dict[str, Peer] = {}
+        self.rounds = Rounds(self)
         self.following = Following(self)
+        self.heads = Heads(self)
         self.routes: dict[int, Route] = {}
         self.doubtful: set[str] = set()
         """Conversations of ours that were left open: what was told of them is not known."""
@@ -86,7 +88,6 @@ class Cluster:
         """Called when a session may have ended; the app hands it in."""
         self._tags: dict[int, Route] = {}
         self._last_tag = 0
-        self._head_answers: dict[int, tuple[trio.Event, list[tuple[str, int, int]]]] = {}
         self._to_take_up: list[str] = []
         self._idle: dict[str, int] = {}
 
@@ -106,15 +107,6 @@ class Cluster:
             self.here.run,
         ):
             tasks.start_soon(task)
-
-    async def joined(self) -> None:
-        """Wait until this node knows the others, and a while for slots that others hand over."""
-        while not self.placement.joined:  # noqa: ASYNC110
-            await trio.sleep(LOOK_AGAIN_S)
-        # A lease, and as long again, in which the slots of one that is dead are claimed.
-        with trio.move_on_after(2 * self.placement.lease_s):
-            while not self.placement.owned:  # noqa: ASYNC110
-                await trio.sleep(LOOK_AGAIN_S)
 
     def listens(self, http: str, tcp: str) -> None:
         """Where clients reach this node, for those who look at the cluster."""
@@ -158,22 +150,6 @@ class Cluster:
         for word in heard.words:
             hear(self, peer, word)
 
-    async def answer_heads(self, peer: Peer, word: w.AskHeads) -> None:
-        """Tell a peer how far conversations of this node are."""
-        asker = Asker(self.node, word.convs)
-        with trio.move_on_after(HEADS_TIMEOUT_S):
-            await asker.wait()
-        heads = [(conv, head.seq, head.ts) for conv, head in asker.heads.items()]
-        peer.say(w.Heads(word.tag, heads))
-        self.node.flusher.kick()
-
-    def heads_told(self, word: w.Heads) -> None:
-        """A peer's answer."""
-        waiting = self._head_answers.get(word.tag)
-        if waiting is not None:
-            waiting[1].extend(word.heads)
-            waiting[0].set()
-
     # Links
 
     def peer(self, inbox: str) -> Peer:
@@ -199,12 +175,6 @@ class Cluster:
             self.following.orphan(peer)
         self.here.confirmed()
 
-    def in_step(self) -> bool:
-        """Whether every node that lives hears what is said to it, and who is connected there is
-        known. While that is not so, nothing may be forgotten that somebody may not have heard."""
-        now = self.node.now()
-        return all(peer.link.left or peer.link.in_step(now) for peer in self.peers.values())
-
     def _begin(self, peer: Peer) -> None:
         peer.begin(*self.here.all())
         self._in_doubt(peer)
@@ -222,6 +192,7 @@ class Cluster:
                 if peer.link.may_begin(now):
                     self._begin(peer)
                 peer.mark_dirty()
+            self.rounds.look(now)
             for route in list(self.routes.values()):
                 route.expire(now)
                 if not route.pending:
@@ -356,49 +327,3 @@ class Cluster:
                 if conv in self.doubtful and registry.owns(conv):
                     registry.conversation(conv)
             await trio.sleep(TICK_S if not self._to_take_up else 0.01)
-
-    # Heads
-
-    async def heads(self, convs: Sequence[str]) -> dict[str, Head]:
-        """How far these are; only their writers know. Raises `Unavailable`."""
-        heads: dict[str, Head] = {}
-        with trio.move_on_after(HEADS_TIMEOUT_S):
-            while missing := [conv for conv in convs if conv not in heads]:
-                heads |= await self._ask_heads(missing)
-                if len(heads) < len(convs):
-                    self.placement.look_soon()
-                    await trio.sleep(TICK_S)
-        if len(heads) < len(convs):
-            raise Unavailable("the node of a conversation cannot be reached")
-        return heads
-
-    async def _ask_heads(self, convs: Sequence[str]) -> dict[str, Head]:
-        own: list[str] = []
-        others: dict[Peer, list[str]] = {}
-        for conv in convs:
-            slot = slot_of(conv)
-            inbox = self.placement.owner_inbox(slot)
-            if self.placement.epoch_of(slot):
-                own.append(conv)
-            elif inbox is not None and inbox in self.peers:
-                others.setdefault(self.peers[inbox], []).append(conv)
-        heads: dict[str, Head] = {}
-        async with trio.open_nursery() as nursery:
-            for peer, asked in others.items():
-                nursery.start_soon(self._ask_peer, peer, asked, heads)
-            if own:
-                heads |= await Asker(self.node, own).wait()
-        return heads
-
-    async def _ask_peer(self, peer: Peer, convs: list[str], heads: dict[str, Head]) -> None:
-        self._last_tag += 1
-        tag = self._last_tag
-        waiting = self._head_answers[tag] = (trio.Event(), [])
-        try:
-            peer.say(w.AskHeads(tag, convs))
-            self.node.flusher.kick()
-            with trio.move_on_after(HEADS_TIMEOUT_S / 4):
-                await waiting[0].wait()
-        finally:
-            del self._head_answers[tag]
-        heads |= {conv: Head(seq, ts) for conv, seq, ts in waiting[1]}

@@ -54,9 +54,9 @@ class Following:
             kept = set(users)
             for user in [user for user in follower.members if user not in kept]:
                 follower.expel(user)
+        here = self._cluster.here
         new = [user for user in users if follower.admit(user)]
-        if word.doubt:
-            self._doubt(follower, new)
+        self._doubt(follower, [user for user in new if word.doubt or here.late(user)])
         follower.lack(word.head)
         self.drop_if_empty(follower)
 

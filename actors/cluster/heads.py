@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
 
+from actors.cluster import words as w
+from storage.errors import Unavailable
+from storage.names import slot_of
 from storage.records import Head
 
 if TYPE_CHECKING:
     from actors.cluster.caller import Caller
+    from actors.cluster.cluster import Cluster
+    from actors.cluster.peer import Peer
     from actors.conversation import Conversation
     from actors.node import Node
     from broker.wire.errors import Refusal
+
+
+TIMEOUT_S = 5.0
+"""For all nodes to answer; and at one that is asked, for its conversations to be taken up."""
+ASK_AGAIN_S = 0.25
 
 
 class HeadQuery(Struct):
@@ -79,3 +90,72 @@ class Asker:
 def _tell_head(conv: Conversation, connection: Caller, command: HeadQuery) -> None:
     # Not more than what is durable: what this very turn appends is told when it is.
     conv.answer(connection, command.id, (conv.name, Head(conv.head, conv.ts)))  # type: ignore[arg-type]
+
+
+class Heads:
+    """Questions to other nodes, and the answers to theirs."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._tags = count(1)
+        self._answers: dict[int, tuple[trio.Event, list[tuple[str, int, int]]]] = {}
+
+    async def of(self, convs: Sequence[str]) -> dict[str, Head]:
+        """How far these are; only their writers know. Raises `Unavailable`."""
+        heads: dict[str, Head] = {}
+        with trio.move_on_after(TIMEOUT_S):
+            while missing := [conv for conv in convs if conv not in heads]:
+                heads |= await self._ask(missing)
+                if len(heads) < len(convs):
+                    self._cluster.placement.look_soon()
+                    await trio.sleep(ASK_AGAIN_S)
+        if len(heads) < len(convs):
+            raise Unavailable("the node of a conversation cannot be reached")
+        return heads
+
+    async def _ask(self, convs: Sequence[str]) -> dict[str, Head]:
+        placement, peers = self._cluster.placement, self._cluster.peers
+        own: list[str] = []
+        others: dict[Peer, list[str]] = {}
+        for conv in convs:
+            slot = slot_of(conv)
+            inbox = placement.owner_inbox(slot)
+            if placement.epoch_of(slot):
+                own.append(conv)
+            elif inbox is not None and inbox in peers:
+                others.setdefault(peers[inbox], []).append(conv)
+        heads: dict[str, Head] = {}
+        async with trio.open_nursery() as nursery:
+            for peer, asked in others.items():
+                nursery.start_soon(self._ask_peer, peer, asked, heads)
+            if own:
+                heads |= await Asker(self._cluster.node, own).wait()
+        return heads
+
+    async def _ask_peer(self, peer: Peer, convs: list[str], heads: dict[str, Head]) -> None:
+        tag = next(self._tags)
+        waiting = self._answers[tag] = (trio.Event(), [])
+        try:
+            peer.say(w.AskHeads(tag, convs))
+            self._cluster.node.flusher.kick()
+            with trio.move_on_after(TIMEOUT_S / 4):
+                await waiting[0].wait()
+        finally:
+            del self._answers[tag]
+        heads |= {conv: Head(seq, ts) for conv, seq, ts in waiting[1]}
+
+    async def answer(self, peer: Peer, word: w.AskHeads) -> None:
+        """Tell a peer how far conversations of this node are."""
+        asker = Asker(self._cluster.node, word.convs)
+        with trio.move_on_after(TIMEOUT_S):
+            await asker.wait()
+        heads = [(conv, head.seq, head.ts) for conv, head in asker.heads.items()]
+        peer.say(w.Heads(word.tag, heads))
+        self._cluster.node.flusher.kick()
+
+    def told(self, word: w.Heads) -> None:
+        """A peer's answer."""
+        waiting = self._answers.get(word.tag)
+        if waiting is not None:
+            waiting[1].extend(word.heads)
+            waiting[0].set()

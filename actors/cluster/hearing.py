@@ -118,11 +118,11 @@ def _reached(cluster: Cluster, peer: Peer, word: w.Reached) -> None:
 
 
 def _ask_heads(cluster: Cluster, peer: Peer, word: w.AskHeads) -> None:
-    cluster.node.tasks.start_soon(cluster.answer_heads, peer, word)
+    cluster.node.tasks.start_soon(cluster.heads.answer, peer, word)
 
 
 def _heads(cluster: Cluster, peer: Peer, word: w.Heads) -> None:
-    cluster.heads_told(word)
+    cluster.heads.told(word)
 
 
 def _slots(cluster: Cluster, peer: Peer, word: w.Slots) -> None:

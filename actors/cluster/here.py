@@ -1,7 +1,9 @@
 """Who has a session on this node, as all others are told, and as the presence store keeps it.
 
 Users are announced before their session opens, and it opens when every node that can be reached
-knows of it: from then on nothing that happens in their conversations can pass them by.
+knows of it: from then on nothing that happens in their conversations can pass them by. Where that
+takes too long it opens all the same, and the user is *late*: what a conversation's owner tells them
+first may not follow on what they know.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from storage.shared import PresenceStore
 
 ANNOUNCE_TIMEOUT_S = 2.0
-"""A session opens after this all the same; the link will say `behind` where it must."""
+"""A session opens after this all the same, and its user is late."""
 KEEP_ALIVE_PERIOD_S = 1.0
 UPDATE_MAX_USERS = 10_000
 """Users in one update of the presence store."""
@@ -37,6 +39,8 @@ class Here:
         """What the store has yet to be told: whether they are here."""
         self._announcing: Counter[int] = Counter()
         """Whose sessions wait for all others to know of them."""
+        self._late: dict[int, float] = {}
+        """When the sessions began of which some node was not known to know."""
         self._progress = trio.Event()
         self._work = trio.Event()
 
@@ -57,7 +61,8 @@ class Here:
         self.arrived(users)
         self._announcing.update(users.keys())
         try:
-            await self._settled(users)
+            if not await self._settled(users):
+                self._late |= dict.fromkeys(users, self._cluster.node.now())
         finally:
             self._announcing.subtract(users.keys())
             self._announcing = +self._announcing
@@ -78,10 +83,20 @@ class Here:
             if user not in self._cluster.node.registry.sessions and not self._announcing[user]:
                 self.departed(user)
 
+    def late(self, user: int) -> bool:
+        """Whether entries may have been told elsewhere since the user's session began, by a node
+        that did not know of it."""
+        since = self._late.get(user)
+        if since is not None and since < self._cluster.rounds.settled:
+            del self._late[user]
+            return False
+        return since is not None
+
     def departed(self, user: int) -> None:
         """The user's last session here is over."""
         if self._users.pop(user, None) is None:
             return
+        self._late.pop(user, None)
         self._cluster.tell_all(w.Gone([user], self._cluster.node.now_ms()))
         self._note({user: False})
         registry = self._cluster.node.registry
@@ -101,14 +116,16 @@ class Here:
         self._progress.set()
         self._progress = trio.Event()
 
-    async def _settled(self, users: Iterable[int]) -> None:
-        """Wait until all peers within reach have heard what was said so far, and the store too."""
+    async def _settled(self, users: Iterable[int]) -> bool:
+        """Wait until all peers within reach have heard what was said so far, and the store too.
+        Whether all peers have."""
         marks = {peer: peer.mark() for peer in self._cluster.peers.values()}
         with trio.move_on_after(ANNOUNCE_TIMEOUT_S):
             while not all(
                 peer.passed(mark) or peer.out_of_reach(mark) for peer, mark in marks.items()
             ) or any(user in self._changed for user in users):
                 await self._progress.wait()
+        return all(peer.passed(mark) or peer.link.left for peer, mark in marks.items())
 
     # The presence store
 

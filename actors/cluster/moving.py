@@ -33,19 +33,11 @@ async def settle_slots(cluster: Cluster, slots: Collection[int]) -> None:
             # A few times in the life of a node; events would cost every turn something.
             while not all(conversation.quiet() for conversation in leaving):  # noqa: ASYNC110
                 await trio.sleep(LOOK_AGAIN_S)
-        marks = {peer: peer.mark() for conv in leaving for peer in conv.subscribers.peers}
-        with trio.move_on_after(CONFIRM_TIMEOUT_S):
-            while not all(  # noqa: ASYNC110
-                p.passed(mark) or p.out_of_reach(mark) for p, mark in marks.items()
-            ):
-                await trio.sleep(LOOK_AGAIN_S)
+        heard = await _all_hear(cluster) and await _all_hear(cluster)
         clean = {
-            conv.name: conv.epoch
-            for conv in leaving
-            if cluster.in_step()
-            and conv.quiet()
-            and conv.loaded
-            and all(peer.passed(marks[peer]) for peer in conv.subscribers.peers if peer in marks)
+            conversation.name: conversation.epoch
+            for conversation in leaving
+            if heard and conversation.quiet() and conversation.loaded
         }
         if clean:
             await cluster.node.store.put_away(clean)
@@ -58,3 +50,13 @@ async def settle_slots(cluster: Cluster, slots: Collection[int]) -> None:
                 # Should it come back to this node, what was told of it is not known.
                 cluster.doubtful.add(conversation.name)
                 conversation.abandon()
+
+
+async def _all_hear(cluster: Cluster) -> bool:
+    """Whether all that was said so far is heard by every node. Asked twice, this includes what was
+    said of users who came there until they had heard the rest."""
+    marks = {peer: peer.mark() for peer in cluster.peers.values() if not peer.link.left}
+    with trio.move_on_after(CONFIRM_TIMEOUT_S):
+        while not all(p.passed(mark) or p.out_of_reach(mark) for p, mark in marks.items()):  # noqa: ASYNC110
+            await trio.sleep(LOOK_AGAIN_S)
+    return all(peer.passed(mark) or peer.link.left for peer, mark in marks.items())

@@ -160,6 +160,7 @@ class Peer:
         `doubt`: and may have missed some before it.
         """
         users = self.followed.get(ledger)
+        doubt = doubt or ledger.doubt
         if self._resetting:
             # They may have missed what came when it was not known that they are there.
             self.followed.setdefault(ledger, {})[user] = None
@@ -167,7 +168,7 @@ class Peer:
         if users is None:
             self.followed[ledger] = {user: None}
             self._settle_join()
-            self._join = self._joined(ledger, [user], whole=True, doubt=doubt or ledger.doubt)
+            self._join = self._joined(ledger, [user], whole=True, doubt=doubt)
         elif user in users:
             return
         else:

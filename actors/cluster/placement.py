@@ -63,8 +63,8 @@ class Placement:
         self.seen: dict[str, Seen] = {}
         """By incarnation; those that live, this node included."""
         self.me = cluster.record
-        self.joined = False
-        """Whether a look was done with the lease held: what is free and wants this node, it has."""
+        self._joined = trio.Event()
+        """A look was done with the lease held: what is free and wants this node, it has."""
         self.draining = False
         self._good_until = float("-inf")
         self._beaten = False
@@ -101,6 +101,14 @@ class Placement:
     def look_soon(self) -> None:
         """Something has changed, or seems to have."""
         self._look.unpark()
+
+    async def wait_joined(self) -> None:
+        """Wait until this node knows the others, and a while for slots that others hand over."""
+        await self._joined.wait()
+        # A lease, and as long again, in which the slots of one that is dead are claimed.
+        with trio.move_on_after(2 * self.lease_s):
+            while not self.owned:  # noqa: ASYNC110 - once in the life of a node
+                await trio.sleep(RETRY_S)
 
     # Beating
 
@@ -140,7 +148,7 @@ class Placement:
         self.me = replace(self.me, beat=record.beat)
         self._beaten = True
         self._good_until = started + self.lease_s * (1 - 1 / MARGIN_SHARE)
-        if not self.joined:
+        if not self._joined.is_set():
             self.look_soon()
 
     def lost(self, why: str) -> None:
@@ -179,7 +187,7 @@ class Placement:
             if self.good():
                 await self._claim(table)
                 await self._give_back()
-                self.joined = True
+                self._joined.set()
 
     async def _look_at_nodes(self) -> None:
         records = await self._leases.nodes()

@@ -123,7 +123,7 @@ async def standings(
     memberships = await node.store.memberships(connection.user, past=past)
     if node.cluster is not None:
         elsewhere = [m for m in memberships if m.head.open and active(node, m.conv) is None]
-        heads = await node.cluster.heads([m.conv for m in elsewhere])
+        heads = await node.cluster.heads.of([m.conv for m in elsewhere])
         for membership in elsewhere:
             membership.head = heads[membership.conv]
     found = []

@@ -10,6 +10,7 @@ import trio.testing
 
 from actors.connection import Connection
 from actors.conversation import Conversation
+from actors.sweeper import idle
 from broker.wire import commands as c
 from storage.errors import Unavailable
 from storage.records import Commit, Member
@@ -91,12 +92,31 @@ async def test_who_may_have_missed_something_is_not_forgotten_for_being_idle() -
         await made.until(lambda: not made.store.loads.faults)
         await trio.testing.wait_all_tasks_blocked()
         assert not conv.loaded
-        assert not conv.idle_since(made.node.now() + 1_000)
+        assert not idle(conv, made.node.now() + 1_000)
         await bob.ok("send", conv=CONV, key="c", kind="text", body="c")
         with trio.fail_after(2):
             for peer in (ann, bob):
                 assert [(await peer.event("msg"))["body"] for _ in range(3)] == ["a", "b", "c"]
-        assert conv.idle_since(made.node.now() + 1_000)
+        assert idle(conv, made.node.now() + 1_000)
+
+
+async def test_what_was_stored_is_told_though_nobody_asks_again() -> None:
+    """The outcome of a commit is unknown, and so is the state after it, until the store is back."""
+    async with world() as made:
+        _, ann = await made.join(1)
+        _, bob = await made.join(2)
+        await ann.ok("send", conv=CONV, key="a", kind="text", body="a")
+        made.store.commits.faults.append(Unavailable("no answer", applied=None))
+        made.store.loads.faults += [Unavailable("still not"), Unavailable("nor now")]
+        await ann.error("send", conv=CONV, key="b", kind="text", body="b")
+        conv = made.conversation(CONV)
+        while not conv.loaded:
+            await trio.testing.wait_all_tasks_blocked()
+            made.node.turn.load_again()
+        assert not made.store.loads.faults
+        with trio.fail_after(2):
+            for peer in (ann, bob):
+                assert [(await peer.event("msg"))["body"] for _ in range(2)] == ["a", "b"]
 
 
 async def test_an_idle_conversation_comes_back_as_it_was() -> None:

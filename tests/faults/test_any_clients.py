@@ -17,6 +17,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.sweeper import idle
 from storage.errors import Unavailable
 from storage.records import decode_entry
 from tests.actors.world import World, world
@@ -219,7 +220,7 @@ async def step(made: World, clients: list[Client], what: str, which: int, number
             made.store.commits.faults.append(Unavailable("gone", applied=applied))
         case "idle":
             for conversation in list(made.node.registry.conversations.values()):
-                if conversation.idle_since(made.node.now() + 1):
+                if idle(conversation, made.node.now() + 1):
                     conversation.end()
 
 

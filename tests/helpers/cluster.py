@@ -20,6 +20,7 @@ from storage.interfaces import Store
 from storage.memory import MemoryLeases, MemoryNetwork, MemoryPresence, MemoryStore
 from storage.names import SLOTS, slot_of
 from tests.helpers.broker import OPERATOR, SECRET, Broker, config_with
+from tests.helpers.links import in_step
 from tests.helpers.peer import Peer
 
 LOOK_AGAIN_S = 0.01
@@ -117,7 +118,7 @@ class Brokers:
         names = {member.cluster.placement.me.incarnation for member in self.members}
         for member in self.members:
             placement = member.cluster.placement
-            if placement.seen.keys() != names or not member.cluster.in_step():
+            if placement.seen.keys() != names or not in_step(member.cluster):
                 return False
             if len(member.cluster.peers) != len(names) - 1:
                 return False

@@ -34,12 +34,25 @@ class Network:
         self.sent = 0
         self.lost = 0
         self._inboxes: dict[str, SimulatedBus] = {}
+        self._held: list[tuple[str, bytes]] | None = None
         self._arrival: dict[tuple[str, str], float] = {}
 
     def clear(self) -> None:
         self.lossy = self.delayed = 0.0
         self.away = False
         self.cut.clear()
+        self.go_on()
+
+    def stand_still(self) -> None:
+        """SIGSTOP of the bus: what it is given waits, in its order."""
+        if self._held is None:
+            self._held = []
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        held, self._held = self._held, None
+        for to, data in held or ():
+            self._arrive(to, data)
 
     def bus(self, inbox: str) -> SimulatedBus:
         """A node's end."""
@@ -69,6 +82,12 @@ class Network:
 
     async def _carry(self, to: str, at: float, data: bytes) -> None:
         await trio.sleep_until(at)
+        if self._held is None:
+            self._arrive(to, data)
+        else:
+            self._held.append((to, data))
+
+    def _arrive(self, to: str, data: bytes) -> None:
         inbox = self._inboxes.get(to)
         if inbox is not None:
             inbox.arrive(data)

@@ -180,8 +180,7 @@ class SimulatedNode:
             cluster = node.cluster
             if cluster is not None:
                 cluster.start(tasks)
-                while not cluster.placement.joined:  # noqa: ASYNC110
-                    await trio.sleep(0.05)
+                await cluster.placement.wait_joined()
             async with trio.open_nursery() as connections:
                 connections.start_soon(self._listen, node, connections)
                 self.node = node
@@ -257,8 +256,8 @@ class PlainOpening:
             await cluster.here.announce({user: False})
         if not connection.closing:
             connection.opened(user, f"session of {user}", "")
-        elif cluster is not None and user not in connection.node.registry.sessions:
-            cluster.here.departed(user)
+        elif cluster is not None:
+            cluster.here.withdraw([user])
         connection.ok(command.id, user=user)
 
     def ping(self, connection: Connection, command: c.Ping) -> None:

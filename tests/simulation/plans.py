@@ -16,9 +16,15 @@ FAMILIES = (
     ("pause", "cut_off", "leases_fail"),
     ("store_fails", "store_is_slow", "cut_off"),
     ("bus_loses", "bus_is_slow", "bus_is_away", "bus_is_cut"),
+    ("bus_stands_still", "drain", "pause"),
     ("drain", "kill", "bus_loses"),
     ("kill", "store_fails", "presence_is_lost"),
 )
+
+
+RESTLESS = Habits(think_s=2.0, talks_direct=0.6, talks_in_group=0.1, vanishes=0.3, away_s=2.5)
+"""Of people who lose their network again and again, and talk to one in between."""
+HABITS = (Habits(think_s=1.0), Habits(think_s=2.0), RESTLESS)
 
 
 def plan_of(seed: int) -> Plan:
@@ -28,6 +34,6 @@ def plan_of(seed: int) -> Plan:
         nodes=rng.choice([2, 3, 3, 3, 4]),
         faults=rng.choice(FAMILIES),
         mean_between_s=rng.choice([2.0, 4.0, 8.0]),
-        habits=Habits(think_s=rng.choice([1.0, 2.0])),
+        habits=rng.choice(HABITS),
         strict=rng.random() < 0.3,
     )

@@ -123,6 +123,13 @@ async def bus_is_away(world: World) -> None:
     world.network.away = False
 
 
+async def bus_stands_still(world: World) -> None:
+    """It loses nothing, and what it was given comes late, in one go."""
+    world.network.stand_still()
+    await _while(world, _lasting(world, 4.0))
+    world.network.go_on()
+
+
 async def bus_is_cut(world: World) -> None:
     """One way between two nodes, or both."""
     one, other = world.rng.sample(world.nodes, 2)
@@ -155,6 +162,7 @@ FAULTS: dict[str, Callable[[World], Awaitable[None]]] = {
         bus_loses,
         bus_is_slow,
         bus_is_away,
+        bus_stands_still,
         bus_is_cut,
         presence_is_lost,
     )

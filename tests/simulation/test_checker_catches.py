@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from actors.cluster.here import Here
 from actors.cluster.link import Heard, Link
 from actors.cluster.placement import Placement
 from actors.conversation import Conversation
@@ -19,6 +20,7 @@ from actors.memory import KeyWindow
 from actors.turn import Turn
 from storage.errors import Unavailable
 from storage.records import Commit
+from tests.simulation.plans import RESTLESS
 from tests.simulation.store import SharedStore
 from tests.simulation.world import Plan, simulate
 
@@ -27,6 +29,16 @@ SEEDS_MAX = 25
 DEATHS = Plan(faults=("pause", "cut_off", "leases_fail", "pause"), mean_between_s=2.0)
 LOSSES = Plan(faults=("bus_loses", "bus_is_away", "bus_is_cut"), mean_between_s=2.0)
 CRASHES = Plan(faults=("kill", "store_fails", "cut_off"), mean_between_s=2.0)
+
+STANDSTILLS = Plan(
+    nodes=2,
+    users=8,
+    second_devices=0,
+    faulty_s=60.0,
+    habits=RESTLESS,
+    faults=("bus_stands_still",),
+    mean_between_s=4.0,
+)
 
 
 def no_fencing(patch: pytest.MonkeyPatch) -> None:
@@ -105,6 +117,11 @@ def no_catching_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Conversation, "_catch_up", lambda self, missed, tail: None)
 
 
+def no_lateness(patch: pytest.MonkeyPatch) -> None:
+    """Who came while the bus stood still is told by others as if they had known of it."""
+    patch.setattr(Here, "late", lambda self, user: False)
+
+
 def commit_fields(commit: Commit) -> dict[str, Any]:
     return {name: getattr(commit, name) for name in commit.__struct_fields__}
 
@@ -118,6 +135,7 @@ def commit_fields(commit: Commit) -> dict[str, Any]:
         (no_keys, CRASHES),
         (no_waiting, CRASHES),
         (no_catching_up, CRASHES),
+        (no_lateness, STANDSTILLS),
     ],
 )
 def test_a_broken_build_is_found_out(

@@ -27,6 +27,7 @@ from storage.memory import MemoryLeases, MemoryNetwork, MemoryPresence
 from storage.names import SLOTS, slot_of
 from storage.records import Append, Commit, Entry, User, encode_entry
 from tests.actors.world import TABLE, GatedStore
+from tests.helpers.links import in_step
 from tests.helpers.peer import Peer, TcpCarrier
 
 LEASE_MS = 2_000
@@ -224,7 +225,7 @@ class Nodes:
         return (
             sum(len(n.placement.owned) for n in self.running) == SLOTS
             and all(n.placement.seen.keys() == names for n in self.running)
-            and all(n.cluster.in_step() for n in self.running)
+            and all(in_step(n.cluster) for n in self.running)
             and all(len(n.cluster.peers) == len(names) - 1 for n in self.running)
             and all(
                 n.placement.preferred(slot) == n.placement.me.incarnation

@@ -6,8 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.cluster.cluster import HEADS_TIMEOUT_S
-from actors.cluster.heads import Asker
+from actors.cluster.heads import TIMEOUT_S, Asker
 from storage.errors import Unavailable
 from storage.names import slot_of
 from tests.actors.cluster.nodes import LEASE_MS, nodes_of, send, store_entries
@@ -20,12 +19,12 @@ async def test_each_writer_tells_of_its_own(autojump_clock: MockClock) -> None:
         for number, conv in enumerate(convs):
             await send(ann, conv, *[f"{conv}{n}" for n in range(number + 1)])
         for n in nodes.running:
-            heads = await n.cluster.heads(convs)
+            heads = await n.cluster.heads.of(convs)
             assert {conv: head.seq for conv, head in heads.items()} == dict(
                 zip(convs, (1, 2, 3), strict=True)
             )
             assert all(head.ts for head in heads.values())
-        assert await nodes.running[0].cluster.heads([]) == {}
+        assert await nodes.running[0].cluster.heads.of([]) == {}
 
 
 async def test_what_is_not_active_is_taken_up_to_be_sure(autojump_clock: MockClock) -> None:
@@ -33,7 +32,7 @@ async def test_what_is_not_active_is_taken_up_to_be_sure(autojump_clock: MockClo
         n1, n2 = nodes.running
         conv = n2.conv()
         await store_entries(nodes.store, conv, 1, 4)
-        heads = await n1.cluster.heads([conv])
+        heads = await n1.cluster.heads.of([conv])
         assert heads[conv].seq == 4
 
 
@@ -46,10 +45,10 @@ async def test_only_what_is_durable_is_told(autojump_clock: MockClock) -> None:
         nodes.store.commits.close()
         id_ = await ann.send("send", conv=conv, key="b", kind="text", body="b")
         await wait_all_tasks_blocked()
-        assert (await n1.cluster.heads([conv]))[conv].seq == 1
+        assert (await n1.cluster.heads.of([conv]))[conv].seq == 1
         nodes.store.commits.open()
         await ann.reply(id_)
-        assert (await n1.cluster.heads([conv]))[conv].seq == 2
+        assert (await n1.cluster.heads.of([conv]))[conv].seq == 2
 
 
 async def test_one_that_has_gone_elsewhere_is_asked_there(autojump_clock: MockClock) -> None:
@@ -60,7 +59,7 @@ async def test_one_that_has_gone_elsewhere_is_asked_there(autojump_clock: MockCl
         await send(ann, conv, "a")
         n2.kill()
         started = trio.current_time()
-        assert (await n1.cluster.heads([conv]))[conv].seq == 1
+        assert (await n1.cluster.heads.of([conv]))[conv].seq == 1
         assert trio.current_time() - started < 2 * LEASE_MS / 1000
 
 
@@ -71,9 +70,9 @@ async def test_a_writer_that_does_not_answer_is_an_outage(autojump_clock: MockCl
         nodes.network.part(n1.inbox, n2.inbox)
         started = trio.current_time()
         with pytest.raises(Unavailable):
-            await n1.cluster.heads([conv])
-        assert trio.current_time() - started <= HEADS_TIMEOUT_S + 1
-        assert not n1.cluster._head_answers
+            await n1.cluster.heads.of([conv])
+        assert trio.current_time() - started <= TIMEOUT_S + 1
+        assert not n1.cluster.heads._answers
 
 
 async def test_a_conversation_that_fails_or_is_anothers_is_left_out(

@@ -11,6 +11,7 @@ from storage.names import slot_of
 from storage.records import SlotRecord
 from tests.actors.cluster.nodes import nodes_of, nothing_more, one_node, send, seqs
 from tests.actors.cluster.test_words import EXAMPLES
+from tests.helpers.links import in_step
 
 
 def test_every_word_means_something() -> None:
@@ -124,7 +125,7 @@ async def test_an_answer_to_nothing_is_passed_over(autojump_clock: MockClock) ->
         id_ = await ann.send("send", conv=conv, key="k", kind="text", body="a")
         assert (await ann.reply(id_))["code"] == "unavailable"
         nodes.network.release()
-        await nodes.until(lambda: n1.cluster.in_step() and n2.cluster.in_step())
+        await nodes.until(lambda: in_step(n1.cluster) and in_step(n2.cluster))
         assert await send(ann, conv, "b")
         await seqs(ann, 1)
         await ann.ok("ping")

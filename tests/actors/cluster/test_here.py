@@ -12,6 +12,7 @@ from actors.cluster.here import ANNOUNCE_TIMEOUT_S, KEEP_ALIVE_PERIOD_S
 from storage.errors import Unavailable
 from storage.memory import MemoryPresence
 from tests.actors.cluster.nodes import LEASE_MS, ClusterNode, nodes_of, one_node, send, seqs
+from tests.helpers.links import in_step
 
 
 class Weather(MemoryPresence):
@@ -69,6 +70,25 @@ async def test_who_does_not_come_after_all_takes_nobody_with_them(
         assert not n2.node.registry.online(5)
 
 
+async def test_a_session_that_ends_as_another_opens_does_not_take_the_user_away(
+    autojump_clock: MockClock,
+) -> None:
+    """Else that other would be open, and no node know of it."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        connection, _ = await n1.join_connection(5)
+        nodes.network.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(n1.cluster.here.announce, {5: False})
+            await wait_all_tasks_blocked()
+            connection.cut()
+            await wait_all_tasks_blocked()
+            assert 5 not in n1.node.registry.sessions
+            nodes.network.release()
+        assert not nodes.network.words(w.Gone)
+        assert n2.node.registry.online(5)
+
+
 async def test_a_user_who_is_here_already_is_not_news() -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, _ = nodes.running
@@ -97,7 +117,7 @@ async def test_a_node_out_of_reach_keeps_nobody_out_for_long(autojump_clock: Moc
         started = trio.current_time()
         await n1.cluster.here.announce({5: False})
         assert trio.current_time() - started <= ANNOUNCE_TIMEOUT_S
-        await nodes.until(lambda: not n1.cluster.in_step())
+        await nodes.until(lambda: not in_step(n1.cluster))
         started = trio.current_time()
         await n1.cluster.here.announce({6: False})
         assert trio.current_time() - started < 0.1, "it is out of contact: nobody waits"

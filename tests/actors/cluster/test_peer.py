@@ -10,6 +10,7 @@ from actors.cluster import peer as module
 from actors.cluster import words as w
 from actors.cluster.words import Envelope
 from tests.actors.cluster.nodes import ClusterNode, Nodes, nodes_of, nothing_more, send, seqs
+from tests.helpers.links import in_step
 from tests.helpers.peer import Peer
 
 
@@ -79,7 +80,7 @@ async def test_whichever_envelope_is_lost_members_get_all_or_are_told_to_pull(
         nodes.network.lose = lose
         for number in range(5):
             await send(ann, conv, f"m{number}")
-        await nodes.until(lambda: seen > lost and n1.cluster.in_step())
+        await nodes.until(lambda: seen > lost and in_step(n1.cluster))
         await send(ann, conv, "last")
         have = 1
         while have < 7:
@@ -104,10 +105,10 @@ async def test_what_the_bus_refuses_is_a_loss_that_is_known_at_once(
         n1.cluster.bus.send = lambda to, data: False  # type: ignore[method-assign]
         await send(ann, conv, "lost")
         assert n1.peer(n2).link.lost
-        assert not n1.cluster.in_step()
+        assert not in_step(n1.cluster)
         n1.cluster.bus.send = bus_send  # type: ignore[method-assign]
         assert await seqs(bob, 1) == [2], "the next session begins with how far it is"
-        await nodes.until(n1.cluster.in_step)
+        await nodes.until(lambda: in_step(n1.cluster))
 
 
 async def test_too_many_words_for_one_envelope_go_in_several(
@@ -196,7 +197,7 @@ async def test_nobody_is_put_to_rest_while_a_node_may_not_have_heard(
         # The leases say that it lives, so it is waited for.
         nodes.network.part(n1.inbox, n2.inbox)
         await send(ann, conv, "unheard")
-        await nodes.until(lambda: not n1.cluster.in_step())
+        await nodes.until(lambda: not in_step(n1.cluster))
         for _ in range(20):
             await trio.sleep(0.2)
             assert conv in n1.node.registry.conversations

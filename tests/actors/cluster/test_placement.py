@@ -100,12 +100,12 @@ async def test_a_node_has_joined_when_it_holds_its_lease_and_owns_what_is_free(
         weather = Weather(alone)
         weather.beats_fail = True
         with trio.move_on_after(3 * LEASE_S) as scope:
-            await alone.cluster.joined()
+            await alone.cluster.placement.wait_joined()
         assert scope.cancelled_caught, "it would serve, and write nothing"
         assert not alone.placement.owned
         weather.beats_fail = False
         with trio.fail_after(LEASE_S):
-            await alone.cluster.joined()
+            await alone.cluster.placement.wait_joined()
         assert len(alone.placement.owned) == SLOTS
 
 
