@@ -9,7 +9,6 @@ what is committed. For comparing two versions on a noisy machine; it says nothin
 from __future__ import annotations
 
 import gc
-import socket
 import time
 from dataclasses import dataclass
 
@@ -50,12 +49,12 @@ SHAPES = (
 class Idle:
     """A socket that has one thing to say and takes everything."""
 
-    def __init__(self) -> None:
-        self._ours, self._theirs = socket.socketpair()
+    def __init__(self, number: int) -> None:
+        self._number = number
         self.says = b""
 
     def fileno(self) -> int:
-        return self._ours.fileno()
+        return self._number
 
     def recv(self, size: int) -> bytes:
         return self.says
@@ -126,7 +125,7 @@ async def measure(shape: Shape) -> dict[str, float]:
     async with trio.open_nursery() as nursery:
         node.tasks = nursery
         nursery.start_soon(node.turn.run_loader)
-        sockets = [Idle() for _ in range(USERS)]
+        sockets = [Idle(number) for number in range(USERS)]
         connections = []
         for user, idle in enumerate(sockets, 1):
             connection = Connection(node, idle, wire=WS_MSGPACK, tls=None, peer="")  # type: ignore[arg-type]

@@ -106,10 +106,12 @@ def converse(sock: socket.socket, script: Script[T]) -> T:
     Raises `Stalled`, `ProtocolError`.
     """
     deadline = time.monotonic() + OPENING_TIMEOUT_S
+    readable = select.poll()  # `select.select` knows the first 1,024 descriptors only
+    readable.register(sock, select.POLLIN)
     try:
         next(script)
         while True:
-            if not select.select([sock], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise Stalled("no answer to a command")
             if not (data := sock.recv(READ_BYTES)):
                 raise ProtocolError("the server hung up")

@@ -112,6 +112,8 @@ class Typist:
         self.screen = ""
         self._lines = 0
         self._terminal = ours
+        self._readable = select.poll()
+        self._readable.register(ours, select.POLLIN)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "broker.cli", "chat", *arguments],
             stdin=theirs,
@@ -131,7 +133,7 @@ class Typist:
         """Wait until it is on the screen."""
         deadline = time.monotonic() + TIMEOUT_S
         while self.screen.count(text) < times and time.monotonic() < deadline:
-            if select.select([self._terminal], [], [], 0.1)[0]:
+            if self._readable.poll(100):
                 try:
                     self._read()
                 except OSError:
@@ -159,7 +161,7 @@ class Typist:
     def _reads_on(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
-            if select.select([self._terminal], [], [], 0.1)[0]:
+            if self._readable.poll(100):
                 try:
                     self._read()
                 except OSError:
