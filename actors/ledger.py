@@ -342,10 +342,3 @@ class Ledger:
 
     def unsubscribe(self, outbox: Outbox) -> None:
         self.subscribers.discard(outbox)
-
-    def caught_up(self, connection: Connection, seq: int, head: int) -> None:
-        """A reply told the connection of everything up to `seq`: is it live again?
-
-        `head` is the newest entry that was fanned out before the reply.
-        """
-        connection.reached(self, seq, head)

@@ -93,6 +93,8 @@ class Peer:
 
     def flush(self) -> None:
         """Send what has gathered; without words, an envelope that only confirms."""
+        if not self._dirty:
+            return  # it was sent before its time
         self._dirty = False
         self._settle_join()
         words, self._words, self._bytes = self._words, [], 0
@@ -139,6 +141,11 @@ class Peer:
         Between the two nothing is waited for.
         """
         self.say(Confirm())
+        return self.sent()
+
+    def sent(self) -> tuple[int, int]:
+        """Likewise, for those who can wait until the other node says something anyway."""
+        self.mark_dirty()
         self.flush()
         return self.link.session, self.link.number
 

@@ -36,4 +36,4 @@ class Rounds:
             elif all(peer.link.session == session for peer, (session, _) in self._marks.items()):
                 return
         self._began = now
-        self._marks = {peer: peer.mark() for peer in peers}
+        self._marks = {peer: peer.sent() for peer in peers}

@@ -21,11 +21,10 @@ def each_alone(parts: Iterable[Part], replicas: Callable[[bytes], Sequence[Any]]
 
 
 @contextlib.contextmanager
-def alone(wanted: bool = True) -> Iterator[None]:
+def alone() -> Iterator[None]:
     """In the block, stores of this process pack nothing."""
     before = vars(writing)["packed"]  # Where commits are packed: a move of it is to be noticed.
-    if wanted:
-        vars(writing)["packed"] = each_alone
+    vars(writing)["packed"] = each_alone
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """S5: whether a page costs the same wherever it is, in a short conversation and in a very long one.
 
 Straight at the store, as the broker uses it: one conversation of exactly one partition, one of a
-million entries, both at rest. Cassandra is started anew between filling and reading, so that it
-reads its files.
+million entries and as many as fill its last partition, both at rest. Cassandra is started anew
+between filling and reading, so that it reads its files. A page across two partitions, which is two
+queries in a conversation of any length, is told beside the others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ FLAT_TIMES = 1.5
 """The slowest page's median may be so many times the fastest one's."""
 WARM = 200
 """Looks at each page before the first sample."""
+ACROSS = "a page across two partitions"
 SHORT, LONG = "g/9007199254740981", "g/9007199254740982"
 FILL_TIMEOUT_S = 900.0
 
@@ -48,7 +50,8 @@ def payload(seq: int) -> bytes:
 
 def pages(world: World, plan: Plan) -> CaseResult:
     """S5."""
-    lengths = {SHORT: plan.sizes.bucket_entries - 1, LONG: plan.sizes.entries}
+    full = plan.sizes.bucket_entries - 1  # the first partition begins with entry 1, not 0
+    lengths = {SHORT: full, LONG: plan.sizes.entries + full}
     load = f"pages of {PAGE_ENTRIES} in conversations of {_names(lengths)} entries"
     result = CaseResult(case="S5", load=load)
     world.restart_cassandra()
@@ -64,8 +67,9 @@ def pages(world: World, plan: Plan) -> CaseResult:
     medians = []
     for (conv, place), samples in trio.run(_read, world, plan, lengths).items():
         p50, p99 = (percentile(sorted(samples), share) / 1e6 for share in (0.5, 0.99))
-        medians.append(p50)
-        name = f"{lengths[conv]:,} entries, {place} page"
+        if place != ACROSS:
+            medians.append(p50)
+        name = f"{lengths[conv]:,} entries, {place}"
         plan.tell(f"S5 {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
         result.figures += [
             Figure(name=f"{name}: p50", unit="ms", rounds=[p50]),
@@ -108,17 +112,22 @@ async def _read(
 ) -> dict[tuple[str, str], list[int]]:
     """Nanoseconds by conversation and place, in turns, so that a slow moment meets all."""
     samples: dict[tuple[str, str], list[int]] = {}
+    places = [
+        (conv, place, after)
+        for conv, length in lengths.items()
+        for place, after in (
+            ("first page", 0),
+            ("middle page", length // 2),
+            ("last page", length - PAGE_ENTRIES),
+        )
+    ]
+    places.append((LONG, ACROSS, plan.sizes.entries - PAGE_ENTRIES // 2))
     async with open_cassandra(world.settings) as store:
         for number in range(-WARM, plan.sizes.samples):
-            for conv, length in lengths.items():
-                for place, after in (
-                    ("first", 0),
-                    ("middle", length // 2),
-                    ("last", length - PAGE_ENTRIES),
-                ):
-                    took = await _page(store, conv, after)
-                    if number >= 0:
-                        samples.setdefault((conv, place), []).append(took)
+            for conv, place, after in places:
+                took = await _page(store, conv, after)
+                if number >= 0:
+                    samples.setdefault((conv, place), []).append(took)
     return samples
 
 

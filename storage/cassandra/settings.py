@@ -27,7 +27,7 @@ PASSWORD_MAX_BYTES = 4_096
 
 CONSISTENCIES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL", "LOCAL_ONE", "ONE")
 """Only those that overlap (the first four, or any with one replica) keep what was acknowledged."""
-_OPTIONS = frozenset(
+OPTIONS = frozenset(
     {"dc", "replication", "consistency", "timeout_ms", "password_file", "tls", "ca", "cert", "key"}
 )
 _KEYSPACE = re.compile(r"[A-Za-z]\w{0,47}", re.ASCII)
@@ -98,8 +98,8 @@ def parse_url(url: str) -> CassandraSettings:
 def _options(query: str) -> Mapping[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
-    if unknown := options.keys() - _OPTIONS:
-        raise ValueError(f"{sorted(unknown)[0]}: no such option; there are {sorted(_OPTIONS)}")
+    if unknown := options.keys() - OPTIONS:
+        raise ValueError(f"{sorted(unknown)[0]}: no such option; there are {sorted(OPTIONS)}")
     if len(options) < len(pairs):
         raise ValueError("an option is given twice")
     return options

@@ -24,8 +24,8 @@ Address = tuple[str, int]
 Kind = Literal["single", "sentinel", "cluster"]
 
 _KINDS: dict[str, Kind] = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}
-_FILES = frozenset({"password_file", "ca", "cert", "key"})
-_OF_SENTINELS = frozenset({"sentinel_username", "sentinel_password_file"})
+FILES = frozenset({"password_file", "ca", "cert", "key"})
+OF_SENTINELS = frozenset({"sentinel_username", "sentinel_password_file"})
 _PATTERN = "redis:// or rediss://, with +sentinel or +cluster before the colon where it is one"
 
 
@@ -77,7 +77,7 @@ def parse_url(url: str) -> RedisSettings:
 
 
 def _options(query: str, kind: Kind) -> dict[str, str]:
-    allowed = _FILES | (_OF_SENTINELS if kind == "sentinel" else frozenset())
+    allowed = FILES | (OF_SENTINELS if kind == "sentinel" else frozenset())
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := options.keys() - allowed:
         raise ValueError(

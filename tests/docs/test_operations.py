@@ -21,7 +21,9 @@ from broker.config import Config
 from broker.config_sources import OTHER_VARIABLES
 from broker.metrics import registry
 from broker.security.secret import OPERATOR_FILE, SECRET_FILE
+from storage.cassandra import settings as cassandra
 from storage.memory import MemoryStore
+from storage.redis import settings as redis
 from storage.sqlite import open_sqlite
 from tests.docs.blocks import renewed
 from tests.docs.markdown import DOCS, block_names, code, codes, fences, table
@@ -52,6 +54,14 @@ def test_variables_that_are_no_settings() -> None:
         if option.envvar
     }
     assert options <= OTHER_VARIABLES
+
+
+def test_every_option_of_a_url_is_there() -> None:
+    told = [(row[0], code(row[1])) for row in table(TEXT, "in the URL of")]
+    assert sorted(told) == sorted(
+        [("Cassandra", option) for option in cassandra.OPTIONS]
+        + [("Redis", option) for option in redis.FILES | redis.OF_SENTINELS]
+    )
 
 
 def command_at(path: list[str]) -> click.Command:

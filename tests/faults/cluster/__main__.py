@@ -55,7 +55,14 @@ async def _play(arguments: argparse.Namespace, folder: Path) -> Outcome:
     return await play(
         folder,
         arguments.seed,
-        [storm_of(arguments.faults, arguments.only or EVERY_KIND, told)],
+        [
+            storm_of(
+                arguments.faults,
+                arguments.only or EVERY_KIND,
+                told,
+                until_wrong=arguments.until_wrong,
+            )
+        ],
         cassandra=arguments.cassandra,
         command=HASTY if arguments.hasty else BROKER,
         told=told,
@@ -78,6 +85,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a page about it")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep logs and a trace there")
     parser.add_argument("--only", action="append", choices=EVERY_KIND, help="kinds of faults")
+    parser.add_argument(
+        "--until-wrong", action="store_true", help="end when a client has noticed something"
+    )
     parser.add_argument(
         "--hasty", action="store_true", help="with broken nodes, which must be found out"
     )

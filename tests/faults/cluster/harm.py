@@ -47,11 +47,19 @@ class Harm:
     _dealt: bool = False
 
     async def rage(
-        self, count: int, kinds: Sequence[str], *, told: Callable[[Fault], None]
+        self,
+        count: int,
+        kinds: Sequence[str],
+        *,
+        told: Callable[[Fault], None],
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """So many faults, and wait until all are over; `told` is called at each one's beginning."""
+        """So many faults, and wait until all are over; `told` is called at each one's beginning.
+        When it is `enough`, no more begin."""
         async with trio.open_nursery() as nursery:
             for _ in range(count):
+                if enough():
+                    break
                 kind, targets = await self._next(kinds)
                 fault = self._begin(kind, targets)
                 told(fault)

@@ -222,18 +222,29 @@ async def _open(port: int, token: str) -> Peer:
     return peer
 
 
-def storm_of(count: int, kinds: Sequence[str], told: Told) -> Callable[[Harm], Awaitable[None]]:
-    """A part of a plot: so many faults of these kinds."""
+def storm_of(
+    count: int, kinds: Sequence[str], told: Told, *, until_wrong: bool = False
+) -> Callable[[Harm], Awaitable[None]]:
+    """A part of a plot: so many faults of these kinds, or until a client has noticed something."""
 
     async def part(harm: Harm) -> None:
+        seen = 0
+
         def tell(fault: Fault) -> None:
+            nonlocal seen
             acknowledged = harm.record.counts.get("acknowledged", 0)
             told(
                 f"{len(harm.faults)}/{count} at {fault.begun:.0f} s: {fault.kind}; "
                 f"{acknowledged} acknowledged, {len(harm.record.violations)} violations"
             )
+            for what in harm.record.violations[seen:]:
+                told(what)
+            seen = len(harm.record.violations)
 
-        await harm.rage(count, kinds, told=tell)
+        def enough() -> bool:
+            return until_wrong and bool(harm.record.violations)
+
+        await harm.rage(count, kinds, told=tell, enough=enough)
 
     return part
 
