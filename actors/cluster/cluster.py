@@ -190,6 +190,7 @@ class Cluster:
             now = self.node.now()
             for peer in list(self.peers.values()):
                 if peer.link.may_begin(now):
+                    self.here.all_late()
                     self._begin(peer)
                 peer.mark_dirty()
             self.rounds.look(now)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ANNOUNCE_TIMEOUT_S = 2.0
 """A session opens after this all the same, and its user is late."""
 KEEP_ALIVE_PERIOD_S = 1.0
+NEVER = float("-inf")
 UPDATE_MAX_USERS = 10_000
 """Users in one update of the presence store."""
 
@@ -41,6 +42,7 @@ class Here:
         """Whose sessions wait for all others to know of them."""
         self._late: dict[int, float] = {}
         """When the sessions began of which some node was not known to know."""
+        self._all_late = NEVER
         self._progress = trio.Event()
         self._work = trio.Event()
 
@@ -86,11 +88,17 @@ class Here:
     def late(self, user: int) -> bool:
         """Whether entries may have been told elsewhere since the user's session began, by a node
         that did not know of it."""
-        since = self._late.get(user)
-        if since is not None and since < self._cluster.rounds.settled:
-            del self._late[user]
-            return False
-        return since is not None
+        if not self._cluster.placement.good():
+            return True  # others may hold this node for dead, and tell nobody here
+        since = max(self._late.get(user, NEVER), self._all_late)
+        if since > NEVER and since >= self._cluster.rounds.settled:
+            return True
+        self._late.pop(user, None)
+        return False
+
+    def all_late(self) -> None:
+        """A node that knew everybody may have forgotten them for a while."""
+        self._all_late = self._cluster.node.now()
 
     def departed(self, user: int) -> None:
         """The user's last session here is over."""

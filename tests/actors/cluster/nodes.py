@@ -139,6 +139,7 @@ class ClusterNode:
                 if together:
                     self.cluster.start(tasks)
                 else:
+                    self.placement._good_until = float("inf")  # nobody else is there to doubt it
                     tasks.start_soon(self.cluster.here.run)
                 await trio.sleep_forever()
 

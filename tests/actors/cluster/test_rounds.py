@@ -127,6 +127,29 @@ async def test_who_leaves_is_late_no_more(autojump_clock: MockClock) -> None:
         assert not away.cluster.here.late(other)
 
 
+async def test_at_a_node_that_may_be_held_for_dead_everybody_is_late(
+    autojump_clock: MockClock,
+) -> None:
+    """Others wait for it no more, and tell it nothing, until it finds out and begins anew."""
+    async with nodes_of("n1", "n2") as nodes:
+        _, n2 = nodes.running
+        await n2.join(5)
+        assert not n2.cluster.here.late(5)
+        n2.placement._good_until = n2.node.now()
+        assert n2.cluster.here.late(5)
+
+
+async def test_while_a_link_begins_anew_everybody_is_late(autojump_clock: MockClock) -> None:
+    """The other node may have dropped its half, and with it all who are here."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        await n2.join(5)
+        nodes.network.part(n2.inbox, n1.inbox, both=False)
+        await nodes.until(lambda: n2.cluster.here.late(5))
+        nodes.network.cut.clear()
+        await nodes.until(lambda: not n2.cluster.here.late(5))
+
+
 async def test_a_conversation_is_not_forgotten_before_all_have_heard_of_it(
     autojump_clock: MockClock,
 ) -> None:
