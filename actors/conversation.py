@@ -351,7 +351,7 @@ class Conversation(Queries):
 
     def abandon(self) -> None:
         """Another node may write it now. What is acknowledged is stored; what was not looked at is
-        sent there; what a commit is under way with, is answered as in doubt when that ends."""
+        sent there; what a commit is under way with, is answered as in doubt, and before that."""
         if self.abandoned:
             return
         cluster = self.node.cluster
@@ -361,7 +361,7 @@ class Conversation(Queries):
         self._loaded = False
         cluster.following.follow_on(self)
         self.node.registry.forget(self)
-        self._send_on()
+        self._give_up(SENT_ELSEWHERE)
 
     def _send_on(self) -> None:
         """Commands that were not looked at go to where the conversation is now."""

@@ -57,8 +57,8 @@ class Timeline(Protocol):
     async def put_away(self, epochs: Mapping[str, int]) -> None:
         """Their writer under these epochs has done with these conversations.
 
-        Its commits have ended. From now on their heads are told exactly. Where another has written
-        since, nothing happens.
+        Its commits have ended; what one that is still under way writes to stays in hand. From now
+        on their heads are told exactly. Where another has written since, nothing happens.
         """
 
     async def left_open(self, slots: Collection[int]) -> list[str]:

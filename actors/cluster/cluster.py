@@ -115,7 +115,7 @@ class Cluster:
     async def leave(self) -> None:
         """The last thing: what is still owned is settled, and the node is gone."""
         try:
-            await self.settle_slots(set(self.placement.owned))
+            await self.placement.settle()
         except Unavailable as error:
             log_outage(error)
         await self.placement.remove()
@@ -271,10 +271,11 @@ class Cluster:
 
     async def run_put_away(self) -> None:
         """Put away what was left, as much as gathers meanwhile."""
-        active = self.node.registry.conversations
+        registry = self.node.registry
         while True:
             await trio.sleep(TICK_S)
             # Not what is active again already: that activation will end as well.
+            active = registry.conversations.keys() | {conv.name for conv in registry.leaving}
             idle = {conv: epoch for conv, epoch in self._idle.items() if conv not in active}
             self._idle.clear()
             if idle:

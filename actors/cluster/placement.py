@@ -287,6 +287,13 @@ class Placement:
         if self.owned:
             log.info("%d slots are left to whoever claims them", len(self.owned))
 
+    async def settle(self) -> None:
+        """Take no new commands for what is still owned, and finish those that are under way.
+        Raises `Unavailable`."""
+        slots = set(self.owned)
+        self._releasing |= slots
+        await self._cluster.settle_slots(slots)
+
     async def remove(self) -> None:
         """The last word: this node owns nothing more and is gone."""
         self._good_until = float("-inf")

@@ -57,6 +57,8 @@ class Writing:
         self._known = known
         self._versions = versions
         self._taking = taking
+        self.under_way: frozenset[str] = frozenset()
+        """Conversations of the commit whose outcome is not known yet."""
 
     async def commit(self, commit: Commit) -> None:
         """See `Timeline.commit`."""
@@ -65,6 +67,13 @@ class Writing:
         if not convs:
             await trio.lowlevel.checkpoint()
             return
+        self.under_way = frozenset(convs)
+        try:
+            await self._commit(commit, convs)
+        finally:
+            self.under_way = frozenset()
+
+    async def _commit(self, commit: Commit, convs: Sequence[str]) -> None:
         if self._known.shared and (bare := [c for c in convs if not commit.epochs.get(c)]):
             raise ValueError(f"{bare[0]}: where others may write, each has its epoch")
         try:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+import trio
 
 from storage.interfaces import Store
 from storage.memory import MemoryStore
@@ -96,6 +97,20 @@ async def test_a_late_writer_cannot_put_away_what_another_has_in_hand(writers: W
     assert await new.left_open(ALL_SLOTS) == ["g/1"]
     await new.put_away({"g/1": 2})
     assert await new.heads(["g/1"]) == {"g/1": Head(3, 1003, open=False)}
+
+
+async def test_what_is_put_away_during_a_commit_loses_nothing_of_it(writers: Writers) -> None:
+    """Else what was acknowledged would be no part of the log for the next writer."""
+    old, new = writers
+    for number in range(20):
+        conv = f"g/{number + 1}"
+        await old.load([conv], 9, {conv: 1})
+        await old.commit(written(conv, 1, 1, 1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.commit, written(conv, 2, 3, 1))
+            await trio.sleep(number / 5_000)
+            await old.put_away({conv: 1})
+        assert (await new.load([conv], 9, {conv: 2}))[conv].tail == payloads(1, 3)
 
 
 async def test_a_log_is_open_from_its_first_commit_until_it_is_put_away(writers: Writers) -> None:

@@ -72,6 +72,8 @@ class SharedStore(MemoryStore):
         self.history: dict[str, list[Written]] = {}
         self.late = 0
         self.ghosts_adopted = 0
+        self.misused: list[str] = []
+        """What its contract forbids, and was done all the same."""
         self._begun: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
         self._ghosts: dict[str, Commit] = {}
@@ -290,12 +292,25 @@ class DistantStore(Distant):
     """`storage.interfaces.Store` of one node."""
 
     _target: SharedStore
+    _committing: frozenset[str] | set[str] = frozenset()
 
     async def commit(self, commit: Commit) -> None:
         convs = _convs(commit)
         copied = part_of(commit, *convs)
         begun = self._target.begun(convs)
-        await self._call("commit", lambda: self._target.land(copied, begun))
+        self._committing = convs
+        try:
+            await self._call("commit", lambda: self._target.land(copied, begun))
+        finally:
+            self._committing = set()
+
+    async def put_away(self, epochs: Mapping[str, int]) -> None:
+        self._target.misused += [
+            f"{conv} is put away while a commit to it is under way"
+            for conv in sorted(epochs.keys() & self._committing)
+        ]
+        wanted = dict(epochs)
+        await self._call("put_away", lambda: self._target.put_away(wanted))
 
     async def left_open(self, slots: Collection[int]) -> list[str]:
         wanted = frozenset(slots)

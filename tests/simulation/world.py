@@ -108,7 +108,7 @@ class World:
                     await trio.sleep(0.5)
             await trio.sleep(QUIET_S)
             wrong = check(self.record, self._truth())
-            wrong += self._unsettled()
+            wrong += self._unsettled() + self.store.misused
             people.cancel_scope.cancel()
         return wrong
 

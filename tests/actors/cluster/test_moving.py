@@ -184,3 +184,21 @@ async def test_who_leaves_has_all_its_conversations_go_on_elsewhere(
             heard.setdefault(event["conv"], []).append(event["seq"])
         assert heard == {conv: [1, 2] for conv in convs}
         assert not nodes.network.words(w.Behind)
+
+
+async def test_who_leaves_takes_nothing_new_for_what_nobody_took_over(
+    autojump_clock: MockClock,
+) -> None:
+    """Else it would put away a conversation with a commit under way, and what that writes, and is
+    acknowledged, would be void."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n1.conv()
+        ann = await n2.join(1)
+        await send(ann, conv, "a")
+        nodes.network.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(n1.cluster.leave)
+            await trio.sleep(CONFIRM_TIMEOUT_S / 2)
+            assert n1.placement.owned, "it waits for n2 to have heard all"
+            assert not n1.owns(conv)

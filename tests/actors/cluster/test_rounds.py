@@ -145,8 +145,9 @@ async def test_while_a_link_begins_anew_everybody_is_late(autojump_clock: MockCl
         n1, n2 = nodes.running
         await n2.join(5)
         nodes.network.part(n2.inbox, n1.inbox, both=False)
-        await nodes.until(lambda: n2.cluster.here.late(5))
+        await trio.sleep(2 * TICK_S)
         nodes.network.cut.clear()
+        await nodes.until(lambda: n2.cluster.here.late(5))
         await nodes.until(lambda: not n2.cluster.here.late(5))
 
 
