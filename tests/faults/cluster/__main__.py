@@ -91,7 +91,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hasty", action="store_true", help="with broken nodes, which must be found out"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.keep and arguments.keep.exists() and any(arguments.keep.iterdir()):
+        parser.error(f"--keep: {arguments.keep} is not empty")
+    return arguments
 
 
 if __name__ == "__main__":
