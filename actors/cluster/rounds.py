@@ -27,8 +27,8 @@ class Rounds:
 
     def look(self, now: float) -> None:
         """Begin the next round if all have passed the marks of this one, or never will."""
-        peers = {peer for peer in self._cluster.peers.values() if not peer.link.left}
-        if self._marks.keys() == peers:
+        peers = [peer for peer in self._cluster.peers.values() if not peer.link.left]
+        if self._marks.keys() == set(peers):
             if all(peer.passed(mark) for peer, mark in self._marks.items()):
                 # Their words of before came with these confirmations, or earlier; what was said to
                 # them here is therefore heard when the round that begins now is over.

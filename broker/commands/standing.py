@@ -122,10 +122,11 @@ async def standings(
     node = connection.node
     memberships = await node.store.memberships(connection.user, past=past)
     if node.cluster is not None:
-        elsewhere = [m for m in memberships if m.head.open and active(node, m.conv) is None]
-        heads = await node.cluster.heads.of([m.conv for m in elsewhere])
-        for membership in elsewhere:
-            membership.head = heads[membership.conv]
+        # Again, since meanwhile one that was active here may have gone to another node.
+        while elsewhere := [m for m in memberships if m.head.open and not active(node, m.conv)]:
+            heads = await node.cluster.heads.of([m.conv for m in elsewhere])
+            for membership in elsewhere:
+                membership.head = heads[membership.conv]
     found = []
     for membership in memberships:
         standing = stand(node, connection.user, membership)

@@ -77,6 +77,8 @@ class SharedStore(MemoryStore):
         self._begun: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
         self._ghosts: dict[str, Commit] = {}
+        self._checkpoints: dict[str, int] = {}
+        """All that others are told of a log that its writer has in hand."""
 
     # Writing
 
@@ -131,6 +133,7 @@ class SharedStore(MemoryStore):
         for conv, count in begun.items():
             if epochs is None or epochs[conv] >= self._epoch(conv):
                 self._done[conv] = max(self._done[conv], count)
+                self._checkpoints[conv] = self._head(conv).seq
                 ghost = self._ghosts.pop(conv, None)
                 if ghost is not None:
                     await self._adopt(ghost)
@@ -175,6 +178,8 @@ class SharedStore(MemoryStore):
         return membership
 
     def _haunted(self, conv: str, head: Head) -> Head:
+        if head.open:
+            return Head(seq=self._checkpoints.get(conv, 0), ts=head.ts, open=True)
         ghosts = self._ghost_payloads(conv)
         if not ghosts:
             return head
