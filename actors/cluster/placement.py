@@ -290,9 +290,11 @@ class Placement:
     async def settle(self) -> None:
         """Take no new commands for what is still owned, and finish those that are under way.
         Raises `Unavailable`."""
-        slots = set(self.owned)
-        self._releasing |= slots
-        await self._cluster.settle_slots(slots)
+        # Not beside a look, which would hand over what is not finished yet.
+        async with self._changing:
+            slots = set(self.owned)
+            self._releasing |= slots
+            await self._cluster.settle_slots(slots)
 
     async def remove(self) -> None:
         """The last word: this node owns nothing more and is gone."""

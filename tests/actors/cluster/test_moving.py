@@ -202,3 +202,24 @@ async def test_who_leaves_takes_nothing_new_for_what_nobody_took_over(
             await trio.sleep(CONFIRM_TIMEOUT_S / 2)
             assert n1.placement.owned, "it waits for n2 to have heard all"
             assert not n1.owns(conv)
+
+
+async def test_what_is_not_finished_is_not_handed_over_by_a_look_beside_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Else the next owner would begin before a commit that is acknowledged after it."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n1.conv()
+        ann = await n2.join(1)
+        await send(ann, conv, "a")
+        nodes.store.commits.close()
+        asked = await ann.send("send", conv=conv, key="b", kind="text", body="b")
+        await trio.sleep(0.1)
+        n1.placement.draining = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(n1.cluster.leave)
+            await trio.sleep(FINISH_TIMEOUT_S / 2)
+            assert not n2.owns(conv)
+            nodes.store.commits.open()
+        assert (await ann.reply(asked))["seq"] == 2
