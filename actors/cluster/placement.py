@@ -68,6 +68,7 @@ class Placement:
         self.draining = False
         self._good_until = float("-inf")
         self._beaten = False
+        self._first_in_doubt = False
         self._releasing: set[int] = set()
         self._uncertain: set[int] = set()
         """Given away by a claim of which nobody knows whether it took place."""
@@ -119,6 +120,7 @@ class Placement:
                 await self.beat()
             except Unavailable as error:
                 log_outage(error)
+                self._first_in_doubt = not self._beaten
                 pause = RETRY_S
             else:
                 pause = self.lease_s / BEATS_PER_LEASE
@@ -147,6 +149,10 @@ class Placement:
             return
         self.me = replace(self.me, beat=record.beat)
         self._beaten = True
+        if self._first_in_doubt:
+            # It may have been there for long, and be held for dead: the next beat tells.
+            self._first_in_doubt = False
+            return
         self._good_until = started + self.lease_s * (1 - 1 / MARGIN_SHARE)
         if not self._joined.is_set():
             self.look_soon()
