@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from actors.cluster import words as w
+from actors.cluster.rounds import Marks
 from actors.faults import log_outage
 from storage.errors import Unavailable
 
@@ -127,13 +128,11 @@ class Here:
     async def _settled(self, users: Iterable[int]) -> bool:
         """Wait until all peers within reach have heard what was said so far, and the store too.
         Whether all peers have."""
-        marks = {peer: peer.mark() for peer in self._cluster.peers.values()}
+        marks = Marks(self._cluster)
         with trio.move_on_after(ANNOUNCE_TIMEOUT_S):
-            while not all(
-                peer.passed(mark) or peer.out_of_reach(mark) for peer, mark in marks.items()
-            ) or any(user in self._changed for user in users):
+            while marks.awaited or any(user in self._changed for user in users):
                 await self._progress.wait()
-        return all(peer.passed(mark) or peer.link.left for peer, mark in marks.items())
+        return marks.passed
 
     # The presence store
 

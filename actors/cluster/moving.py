@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from actors.cluster.rounds import Marks
+
 if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
 
@@ -55,8 +57,8 @@ async def settle_slots(cluster: Cluster, slots: Collection[int]) -> None:
 async def _all_hear(cluster: Cluster) -> bool:
     """Whether all that was said so far is heard by every node. Asked twice, this includes what was
     said of users who came there until they had heard the rest."""
-    marks = {peer: peer.mark() for peer in cluster.peers.values() if not peer.link.left}
+    marks = Marks(cluster)
     with trio.move_on_after(CONFIRM_TIMEOUT_S):
-        while not all(p.passed(mark) or p.out_of_reach(mark) for p, mark in marks.items()):  # noqa: ASYNC110
+        while marks.awaited:  # noqa: ASYNC110 - as above
             await trio.sleep(LOOK_AGAIN_S)
-    return all(peer.passed(mark) or peer.link.left for peer, mark in marks.items())
+    return marks.passed

@@ -56,7 +56,7 @@ class Peer:
     def __init__(self, cluster: Cluster, inbox: str) -> None:
         self.cluster = cluster
         self.inbox = inbox
-        self.link = Link(cluster.inbox, cluster.node.now(), cluster.numbers)
+        self.link: Link = Link(cluster.inbox, cluster.node.now(), cluster.numbers)
         self.users: dict[int, bool] = {}
         """Who has a session there, and whether they hide it."""
         self.followed: dict[Ledger, dict[int, None]] = {}

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from actors.cluster.peer import Peer
 
 
+class Marks:
+    """Of what was said so far, at all peers that have not left."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        peers = [peer for peer in cluster.peers.values() if not peer.link.left]
+        self._marks = {peer: peer.mark() for peer in peers}
+
+    @property
+    def awaited(self) -> bool:
+        """Whether there is somebody within reach who has not passed theirs."""
+        return not all(p.passed(mark) or p.out_of_reach(mark) for p, mark in self._marks.items())
+
+    @property
+    def passed(self) -> bool:
+        """Whether all who have not left meanwhile have passed theirs."""
+        return all(peer.passed(mark) or peer.link.left for peer, mark in self._marks.items())
+
+
 class Rounds:
     """`settled`, by the node's clock: what was said before it is heard by every node that lives,
     and so is what this node said to the words that they had spoken until they heard it."""

@@ -297,17 +297,17 @@ class DistantStore(Distant):
     """`storage.interfaces.Store` of one node."""
 
     _target: SharedStore
-    _committing: frozenset[str] | set[str] = frozenset()
+    _committing: frozenset[str] = frozenset()
 
     async def commit(self, commit: Commit) -> None:
         convs = _convs(commit)
         copied = part_of(commit, *convs)
         begun = self._target.begun(convs)
-        self._committing = convs
+        self._committing = frozenset(convs)
         try:
             await self._call("commit", lambda: self._target.land(copied, begun))
         finally:
-            self._committing = set()
+            self._committing = frozenset()
 
     async def put_away(self, epochs: Mapping[str, int]) -> None:
         self._target.misused += [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.cluster.placement import BEATS_PER_LEASE, MARGIN_SHARE, new_incarnation
 from storage.errors import Unavailable
@@ -36,6 +36,8 @@ class Weather:
     def __init__(self, n: ClusterNode) -> None:
         self._leases = n.nodes.leases
         self.beats_fail = False
+        self.beats_in_doubt = False
+        """They take place, and nobody here learns of it."""
         self.looks_fail = False
         self.claims_in_doubt = 0
         """So many claims take place, and their callers do not learn of it."""
@@ -45,7 +47,10 @@ class Weather:
     async def beat(self, record: NodeRecord) -> bool:
         if self.beats_fail:
             raise Unavailable("away")
-        return await self._leases.beat(record)
+        done = await self._leases.beat(record)
+        if self.beats_in_doubt:
+            raise Unavailable("nobody knows", applied=None)
+        return done
 
     async def nodes(self) -> list[NodeRecord]:
         if self.looks_fail:
@@ -90,6 +95,27 @@ async def test_nodes_share_all_slots_and_agree_who_has_which(autojump_clock: Moc
         conv = nodes.running[0].conv()
         inboxes = {n.placement.owner_inbox(slot_of(conv)) for n in nodes.running}
         assert inboxes == {nodes.running[0].inbox}
+
+
+async def test_a_first_beat_that_was_in_doubt_gives_no_lease(autojump_clock: MockClock) -> None:
+    """Others may have seen it stand still since: its removal and its retry would both succeed."""
+    async with nodes_of() as nodes:
+        alone = nodes.start("n1", together=False)
+        weather = Weather(alone)
+        placement = alone.placement
+        await wait_all_tasks_blocked()
+        placement._good_until = float("-inf")
+        weather.beats_in_doubt = True
+        with trio.move_on_after(LEASE_S):
+            await placement.run_beat()
+        weather.beats_in_doubt = False
+        seen = placement.me
+        await placement.beat()
+        assert not placement.good()
+        assert await nodes.leases.remove(seen.incarnation, 1), "they hold it for dead"
+        await placement.beat()
+        assert not placement.good()
+        assert placement.me.incarnation != seen.incarnation
 
 
 async def test_a_node_has_joined_when_it_holds_its_lease_and_owns_what_is_free(

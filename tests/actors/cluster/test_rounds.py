@@ -18,6 +18,7 @@ from tests.actors.cluster.nodes import (
     send,
     seqs,
 )
+from tests.helpers.peer import Peer
 
 ROUND_S = 5 * TICK_S
 """Two rounds of two ticks each, and the tick before them."""
@@ -76,23 +77,31 @@ async def test_a_node_that_is_dead_or_has_left_is_not_waited_for(
         await nodes.until(lambda: n1.cluster.rounds.settled > said)
 
 
-async def standstill(nodes: Nodes) -> tuple[ClusterNode, ClusterNode, str, int]:
+def standstill(nodes: Nodes) -> tuple[ClusterNode, ClusterNode, str, int]:
     """The owner of a conversation of user 1, another node, and the other user of the conversation,
     who is to come to that node: the bus stands still."""
-    owner, away = nodes.running
+    owner, away, *_ = nodes.running
     conv = owner.conv()
     nodes.network.hold()
     return owner, away, conv, int(conv.rpartition("/")[2])
+
+
+async def unheard(
+    owner: ClusterNode, away: ClusterNode, conv: str, other: int
+) -> tuple[Peer, Peer]:
+    """User 1, who writes two entries, and the other one, who has come before and knows of none."""
+    ann, bob = await owner.join(1), await away.join(other)
+    assert (await bob.ok("sync", cursors={}, limit=10))["conversations"] == []
+    await send(ann, conv, "a", "b")
+    return ann, bob
 
 
 async def test_who_came_unheard_of_is_behind_where_they_may_have_missed_something(
     autojump_clock: MockClock,
 ) -> None:
     async with nodes_of("n1", "n2") as nodes:
-        owner, away, conv, other = await standstill(nodes)
-        ann, bob = await owner.join(1), await away.join(other)
-        assert (await bob.ok("sync", cursors={}, limit=10))["conversations"] == []
-        await send(ann, conv, "a", "b")
+        owner, away, conv, other = standstill(nodes)
+        ann, bob = await unheard(owner, away, conv, other)
         nodes.network.release()
         assert (await events(bob, 1, "behind"))[0]["conv"] == conv
         assert await send(ann, conv, "c") == [3]
@@ -106,7 +115,7 @@ async def test_who_came_unheard_of_is_late_until_all_is_settled(
     autojump_clock: MockClock,
 ) -> None:
     async with nodes_of("n1", "n2") as nodes:
-        owner, away, conv, other = await standstill(nodes)
+        owner, away, conv, other = standstill(nodes)
         bob = await away.join(other)
         assert away.cluster.here.late(other)
         await bob.ok("sync", cursors={}, limit=10)
@@ -120,7 +129,7 @@ async def test_who_came_unheard_of_is_late_until_all_is_settled(
 
 async def test_who_leaves_is_late_no_more(autojump_clock: MockClock) -> None:
     async with nodes_of("n1", "n2") as nodes:
-        _, away, _, other = await standstill(nodes)
+        _, away, _, other = standstill(nodes)
         await away.cluster.here.announce({other: False})
         assert away.cluster.here.late(other)
         away.cluster.here.withdraw([other])
@@ -156,10 +165,8 @@ async def test_a_conversation_is_not_forgotten_before_all_have_heard_of_it(
 ) -> None:
     """Else who came unheard of would be told of the next entry without the ones before."""
     async with nodes_of("n1", "n2", passivate_ms=500) as nodes:
-        owner, away, conv, other = await standstill(nodes)
-        ann, bob = await owner.join(1), await away.join(other)
-        await bob.ok("sync", cursors={}, limit=10)
-        await send(ann, conv, "a", "b")
+        owner, away, conv, other = standstill(nodes)
+        _, bob = await unheard(owner, away, conv, other)
         await trio.sleep(ANNOUNCE_TIMEOUT_S)
         assert conv in owner.node.registry.conversations
         nodes.network.release()
@@ -172,10 +179,8 @@ async def test_what_was_told_to_less_than_all_is_not_handed_over_as_known(
 ) -> None:
     """The reader's node takes the conversation over itself, or a third does: both leave a doubt."""
     async with nodes_of("n1", "n2") as nodes:
-        owner, away, conv, other = await standstill(nodes)
-        ann, bob = await owner.join(1), await away.join(other)
-        await bob.ok("sync", cursors={}, limit=10)
-        await send(ann, conv, "a", "b")
+        owner, away, conv, other = standstill(nodes)
+        _, bob = await unheard(owner, away, conv, other)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner.placement.leave)
             await nodes.until(lambda: not owner.placement.owned)
@@ -190,13 +195,8 @@ async def test_who_came_while_it_was_handed_over_is_not_told_past_a_gap(
 ) -> None:
     """The last owner hears of the reader as it finishes, and what it says of that is lost."""
     async with nodes_of("n1", "n2", "n3") as nodes:
-        owner, away, _ = nodes.running
-        conv = owner.conv()
-        other = int(conv.rpartition("/")[2])
-        nodes.network.hold()
-        ann, bob = await owner.join(1), await away.join(other)
-        await bob.ok("sync", cursors={}, limit=10)
-        await send(ann, conv, "a", "b")
+        owner, away, conv, other = standstill(nodes)
+        _, bob = await unheard(owner, away, conv, other)
         nodes.network.lose = lambda envelope, to: (
             envelope.sender == owner.inbox
             and to == away.inbox
