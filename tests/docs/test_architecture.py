@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,12 @@ def test_folders_exist(folder: str) -> None:
     assert (ROOT / folder).is_dir()
 
 
-def bounds_told_of() -> set[str]:
-    return {code(row[0]) for row in table(TEXT, "bound", "value")}
+def bounds_told_of() -> list[str]:
+    return [code(row[0]) for row in table(TEXT, "bound", "value")]
+
+
+def test_no_bound_is_told_twice() -> None:
+    assert [bound for bound, times in Counter(bounds_told_of()).items() if times > 1] == []
 
 
 def test_every_bound_has_the_value_that_is_told() -> None:
@@ -70,7 +75,7 @@ def test_no_bound_is_missing() -> None:
         for name in constants(path)
         if BOUND.search(name) and name not in FORMATS
     }
-    assert there - bounds_told_of() == set()
+    assert there - set(bounds_told_of()) == set()
 
 
 def constants(path: Path) -> set[str]:

@@ -6,7 +6,14 @@ from typing import Any
 
 from cassandra.query import BatchStatement
 
-from storage.cassandra.packing import BATCH_MAX_BYTES, BATCH_MAX_ROWS, Part, packed
+from storage.cassandra.packing import (
+    BATCH_MAX_BYTES,
+    BATCH_MAX_ROWS,
+    BATCH_MIN_ROWS,
+    BATCHES_AT_ONCE,
+    Part,
+    packed,
+)
 from storage.cassandra.session import Connected
 
 
@@ -26,9 +33,17 @@ def test_one_row_is_no_batch(cassandra: Connected) -> None:
     assert packed([], cassandra.replicas) == []
 
 
+def test_rows_are_shared_out_among_a_few_batches(cassandra: Connected) -> None:
+    few = [part(cassandra, f"g/{n}") for n in range(BATCH_MIN_ROWS + 1)]
+    assert lengths(packed(few, cassandra.replicas)) == [BATCH_MIN_ROWS, 1]
+    some = [part(cassandra, f"g/{n}") for n in range(20 * BATCHES_AT_ONCE - 1)]
+    assert lengths(packed(some, cassandra.replicas)) == [*[20] * (BATCHES_AT_ONCE - 1), 19]
+
+
 def test_a_batch_ends_at_its_rows_and_at_its_bytes(cassandra: Connected) -> None:
-    many = [part(cassandra, f"g/{n}") for n in range(2 * BATCH_MAX_ROWS + 5)]
-    assert lengths(packed(many, cassandra.replicas)) == [BATCH_MAX_ROWS, BATCH_MAX_ROWS, 5]
+    many = [part(cassandra, f"g/{n}") for n in range(BATCHES_AT_ONCE * BATCH_MAX_ROWS + 5)]
+    batches = lengths(packed(many, cassandra.replicas))
+    assert batches == [*[BATCH_MAX_ROWS] * BATCHES_AT_ONCE, 5]
     large = [part(cassandra, f"g/{n}", size=BATCH_MAX_BYTES // 3) for n in range(7)]
     assert lengths(packed(large, cassandra.replicas)) == [3, 3, 1]
 
