@@ -118,7 +118,10 @@ async def serve(
                     stop=stop.set,
                 )
                 if node.cluster is not None:
-                    node.cluster.listens(str(running.http), str(running.tcp))
+                    own = running.http
+                    if port := config.cluster.worker_http_port:
+                        own = _listen(listeners, http, config.http.host, port, shared=False)
+                    node.cluster.listens(str(own), str(running.tcp))
                 task_status.started(running)
                 await stop.wait()
                 listeners.cancel_scope.cancel()

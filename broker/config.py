@@ -21,7 +21,8 @@ from msgspec import Meta, Struct, field
 from broker.wire.limits import Limits
 
 Host = Annotated[str, Meta(min_length=1, max_length=253)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+PORT_MAX = 65_535
+Port = Annotated[int, Meta(ge=0, le=PORT_MAX)]
 Amount = Annotated[int, Meta(ge=1, le=10_000_000)]
 Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
 Milliseconds = Annotated[int, Meta(ge=1, le=366 * 86_400_000)]
@@ -191,6 +192,13 @@ class Cluster(Struct, frozen=True):
         int,
         Meta(ge=1, le=256, description="Processes on this machine, each a node; with Cassandra."),
     ] = 1
+    worker_http_port: Annotated[
+        Port,
+        Meta(
+            description="HTTP of the first worker alone, to watch it; the others have the ports "
+            "that follow. 0: none.",
+        ),
+    ] = 0
     lease_ms: Annotated[
         int,
         Meta(
@@ -246,6 +254,12 @@ class Config(Struct, frozen=True):
         if self.store.url and self.backend == "sqlite":
             return Path(unquote(self.store.url.removeprefix("sqlite://")))
         return self.data / DATABASE_FILE
+
+    @property
+    def worker_http_ports(self) -> range:
+        """Each worker's own port, if they have any."""
+        first = self.cluster.worker_http_port
+        return range(first, first + self.cluster.workers if first else 0)
 
     @property
     def node_name(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from broker.config import CONFIG_FILE, DEFAULTS, HINTS, Config, get, shown
+from broker.config import CONFIG_FILE, DEFAULTS, HINTS, PORT_MAX, Config, get, shown
 
 PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
@@ -272,6 +272,18 @@ def _unsafe(config: Config) -> Iterator[tuple[str, str]]:
         for key in ("http.port", "tcp.port"):
             if get(config, key) == 0:
                 yield key, "must be a number: several workers share their ports"
+    yield from ((key, why) for key, why in _own_ports(config))
+
+
+def _own_ports(config: Config) -> Iterator[tuple[str, str]]:
+    key, ports = "cluster.worker_http_port", config.worker_http_ports
+    if ports and len(ports) == 1:
+        yield key, "nothing would use it: with one process, http.port is its own"
+    if ports and ports[-1] > PORT_MAX:
+        yield key, f"the last of {len(ports)} would have {ports[-1]}, over {PORT_MAX}"
+    for other in ("http.port", "tcp.port"):
+        if get(config, other) in ports:
+            yield key, f"{other} is one of {ports[0]} to {ports[-1]}, which the workers would have"
 
 
 def _guess(name: str, known: Iterable[str]) -> str:

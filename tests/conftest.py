@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from storage.cassandra.session import Connected
 from tests.helpers import servers
 from tests.helpers.broker import Broker, running_broker
 from tests.helpers.cassandra import connected
+
+# How long an example takes says more of what else the machine does than of the example.
+settings.register_profile("parley", settings(), deadline=None)
+settings.load_profile("parley")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -56,9 +56,14 @@ def command(loaded: Loaded, worker: int | None) -> None:
 
 
 def config_of_worker(config: Config, number: int) -> Config:
-    """The configuration of one worker: a node of its own name."""
-    name = f"{config.node_name}-{number}"
-    return replace(config, cluster=replace(config.cluster, node=name))
+    """The configuration of one worker: a node of its own name, and with a port of its own if so."""
+    own = config.worker_http_ports
+    cluster = replace(
+        config.cluster,
+        node=f"{config.node_name}-{number}",
+        worker_http_port=own[number - 1] if own else 0,
+    )
+    return replace(config, cluster=cluster)
 
 
 def _serve_by_workers(config: Config) -> bool:
@@ -143,12 +148,20 @@ def _greeting(config: Config, running: Running) -> str:
             f"  WebSocket  {url}",
             f"  TCP        {tcp}{' (TLS)' if secure else ''}",
             *([f"  Workers    {workers}"] if (workers := config.cluster.workers) > 1 else []),
+            *_own_ports(config),
             f"To chat, in two other terminals{own_ca}:",
             f"  {chat} alice",
             f"  {chat} bob",
             "Ctrl-C drains and stops.",
         ]
     )
+
+
+def _own_ports(config: Config) -> Iterator[str]:
+    if ports := config.worker_http_ports:
+        secure = "s" if config.tls.cert else ""
+        first = reachable(Address(config.http.host, ports[0]))
+        yield f"  Each alone http{secure}://{first} to :{ports[-1]}"
 
 
 def _own_name() -> str:

@@ -40,8 +40,10 @@ def worker_command(own: Sequence[str], number: int) -> list[str]:
 
 
 def check_ports(config: Config) -> None:
-    """Refuse ports that somebody else has: sharing them would go unnoticed. Raises `OSError`."""
-    for host, port in ((config.http.host, config.http.port), (config.tcp.host, config.tcp.port)):
+    """Refuse ports that somebody else has: sharing them would go unnoticed, and no worker starts
+    without its own. Raises `OSError`."""
+    shared = [(config.http.host, config.http.port), (config.tcp.host, config.tcp.port)]
+    for host, port in [*shared, *((config.http.host, port) for port in config.worker_http_ports)]:
         try:
             for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 socket.create_server(address[:2], family=family).close()

@@ -180,7 +180,7 @@ STEPS = st.tuples(
 
 
 @given(st.sampled_from([0, 900, HIGH - 200, HIGH - 50, HARD - 100]), st.lists(STEPS, max_size=60))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_what_comes_out_is_what_was_written(before: int, steps: list[tuple[str, int, int]]) -> None:
     async def tell() -> None:
         story = await stalled_desk(before)

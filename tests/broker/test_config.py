@@ -197,6 +197,10 @@ TWO = {"cluster.workers": "2"}
         (TWO, "cluster.workers"),
         (CASSANDRA | REDIS | TWO | {"http.port": "0"}, "http.port"),
         (CASSANDRA | REDIS | TWO | {"tcp.port": "0"}, "tcp.port"),
+        ({"cluster.worker_http_port": "7500"}, "http.port is its own"),
+        (CASSANDRA | REDIS | TWO | {"cluster.worker_http_port": "65535"}, "would have 65536"),
+        (CASSANDRA | REDIS | TWO | {"cluster.worker_http_port": "7399"}, "http.port is one of"),
+        (CASSANDRA | REDIS | TWO | {"cluster.worker_http_port": "7440"}, "tcp.port is one of"),
     ],
 )
 def test_a_cluster_that_cannot_be_safe_is_refused(flags: dict[str, str], blamed: str) -> None:
@@ -206,7 +210,10 @@ def test_a_cluster_that_cannot_be_safe_is_refused(flags: dict[str, str], blamed:
     assert "--set " in problem
 
 
-@pytest.mark.parametrize("more", [{}, TWO, {"http.port": "0", "tcp.port": "0"}])
+OWN = TWO | {"cluster.worker_http_port": "65534"}
+
+
+@pytest.mark.parametrize("more", [{}, TWO, OWN, {"http.port": "0", "tcp.port": "0"}])
 def test_with_both_stores_any_number_of_workers_is_well(more: dict[str, str]) -> None:
     flags = CASSANDRA | REDIS | more
 

@@ -137,7 +137,7 @@ class Model:
         }
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     planned=st.lists(st.tuples(plans, st.lists(windows, max_size=4)), min_size=1, max_size=12),
 )

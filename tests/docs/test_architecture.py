@@ -23,7 +23,7 @@ BOUND = re.compile(r"MAX|AT_ONCE|BEFORE_YIELD|TIMEOUT_S$|^BACKLOG$|^WORKERS$|REC
 """What a bound on something that grows is called."""
 ELSEWHERE = ("broker/wire/limits.py", "broker/client/", "broker/cli/", "broker/replay/")
 """In protocol.md, or of no account for a running broker."""
-FORMATS = {"INT_MAX", "SHORT_MAX_BYTES", "HEADER_MAX_BYTES"}
+FORMATS = {"INT_MAX", "SHORT_MAX_BYTES", "HEADER_MAX_BYTES", "PORT_MAX"}
 """Parts of a format, not bounds."""
 
 REFERENCES = sorted(set(REFERENCE.findall(TEXT)))

@@ -267,7 +267,7 @@ async def check(made: World, clients: list[Client]) -> None:
 
 
 @given(STEPS)
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_everybody_ends_with_the_same_log(steps: list[tuple[str, int, int]]) -> None:
     async def tell() -> None:
         async with world(users=3, **MARKS) as made:

@@ -81,7 +81,7 @@ def scripts(wire: str) -> st.SearchStrategy[list[tuple[Map, Any]]]:
 @pytest.mark.parametrize("wire", WIRES)
 def test_any_fields_get_one_answer_each_and_break_nothing(wire: str, opened: bool) -> None:
     @given(scripts(wire))
-    @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     def tell(script: list[tuple[Map, Any]]) -> None:
         sent = [
             {**command, "id": bad[0] if bad else number}

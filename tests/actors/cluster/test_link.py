@@ -234,7 +234,7 @@ class LossyBus(RuleBasedStateMachine):
         assert all(half.in_step(self.now) for half in self.links)
 
 
-LossyBus.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+LossyBus.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestLossyBus = LossyBus.TestCase
 
 

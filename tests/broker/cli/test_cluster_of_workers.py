@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,10 +49,11 @@ def data(tmp_path: Path, cassandra_url: str, redis_url: str) -> Iterator[Path]:
         yield tmp_path
 
 
-@contextmanager
-def workers(data: Path, http: int, tcp: int) -> Iterator[subprocess.Popen[str]]:
-    """Two of them, from when they have greeted."""
+@contextlib.contextmanager
+def workers(data: Path, http: int, tcp: int, own: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Two of them, from when they have greeted; `own` is the first one's own port."""
     listen = ["--http", f"{HOST}:{http}", "--tcp", f"{HOST}:{tcp}", "--workers", "2"]
+    listen += ["--set", f"cluster.worker_http_port={own}"] if own else []
     with subprocess.Popen(
         [sys.executable, "-m", "broker.cli", "serve", "--data", str(data), *listen],
         stdin=subprocess.DEVNULL,
@@ -84,6 +86,14 @@ def monitor(data: Path, http: int) -> dict[str, Any]:
 
 def alive(seen: dict[str, Any]) -> set[str]:
     return {node["incarnation"] for node in seen["nodes"] if node["state"] == "alive"}
+
+
+def two_free_ports() -> int:
+    """The first of two that follow each other."""
+    while True:
+        first = free_port()
+        with contextlib.suppress(OSError), socket.create_server((HOST, first + 1)):
+            return first
 
 
 async def everybody_hears_everybody(port: int, tokens: list[str]) -> None:
@@ -137,6 +147,25 @@ def test_two_workers_are_one_broker_and_one_that_is_killed_comes_back(data: Path
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     assert alive(status(data)) == set()
+
+
+def test_each_worker_can_be_watched_alone(data: Path) -> None:
+    http, tcp, own = free_port(), free_port(), two_free_ports()
+    with workers(data, http, tcp, own) as process:
+        for _ in range(3):
+            assert [monitor(data, own + n)["node"] for n in range(2)] == ["here-1", "here-2"]
+        for n in range(2):
+            said = httpx.get(f"http://{HOST}:{own + n}/metrics", trust_env=False).text
+            assert "parley_connections" in said
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            told = {node["node"]: node["http"] for node in status(data)["nodes"]}
+            if told == {"here-1": f"{HOST}:{own}", "here-2": f"{HOST}:{own + 1}"}:
+                break
+            assert time.monotonic() < deadline, told
+            time.sleep(POLL_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_node_with_another_secret_is_refused(data: Path) -> None:

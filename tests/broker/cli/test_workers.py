@@ -17,7 +17,7 @@ import trio
 
 from broker.cli.failures import Failure
 from broker.cli.workers import check_ports, supervise, worker_command
-from broker.config import Config, Http, Tcp
+from broker.config import Cluster, Config, Http, Tcp
 from tests.broker.cli.running import clean_environment
 
 PATIENCE_S = 20
@@ -163,3 +163,6 @@ def test_a_port_that_somebody_has_is_refused_before_it_is_shared() -> None:
         check_ports(Config(http=Http(port=free), tcp=Tcp(port=free)))
         with pytest.raises(OSError, match="in use"):
             check_ports(Config(http=Http(port=free), tcp=Tcp(port=used)))
+        own = Cluster(workers=2, worker_http_port=used - 1)
+        with pytest.raises(OSError, match="in use"):
+            check_ports(Config(http=Http(port=free), tcp=Tcp(port=free), cluster=own))

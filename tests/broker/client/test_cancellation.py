@@ -64,7 +64,7 @@ def schedulings() -> st.SearchStrategy[int]:
     return st.integers(1, 120)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(steps=schedulings())
 def test_cancelled_anywhere_nothing_is_left(steps: int) -> None:
     async def main() -> None:

@@ -310,7 +310,7 @@ async def test_look_ends_when_nobody_waits_any_more(
         await peer.ok(await peer.expect("read"), unread=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrived=st.sets(st.integers(0, 5)),
     before=st.integers(0, 1_500),

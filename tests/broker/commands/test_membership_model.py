@@ -72,7 +72,7 @@ async def play(peer: Peer, script: list[tuple[str, Map]], replies: list[tuple[st
     replies += [(name, await peer.reply(id)) for name, id in ids]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     deeds=st.lists(acts, min_size=SHORTEST, max_size=LONGEST),
     first=st.sets(st.integers(1, PEOPLE)),
