@@ -37,7 +37,11 @@ class Pull:
 
 
 class Client:
-    """`doors` are the nodes; it goes from one to another as it must."""
+    """`doors` are the nodes; it goes from one to another as it must.
+
+    What may be in the log already is looked for there before it is said again, if the client is
+    `patient`. If not, it is said again at once, and may be there twice once its key is forgotten.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Client:
         name: str,
         token: str,
         watch: list[int],
+        patient: bool,
     ) -> None:
         self.saw = DeviceRecord(name, user)
         record.devices.append(self.saw)
@@ -64,6 +69,9 @@ class Client:
         self._doors = doors
         self._token = token
         self._watch = watch
+        self._patient = patient
+        self._own: dict[str, int] = {}
+        """Own entries that it took, by their keys."""
         self._pulls: dict[str, Pull] = {}
         self._early: list[Map] | None = []
         self._listed: set[str] = set()
@@ -234,9 +242,14 @@ class Client:
             fields = {"conv": conv, "after": self.saw.cursors.get(conv, 0), "limit": HISTORY_LIMIT}
             await line.post("history", fields, partial(self._on_history, conv), conv=conv)
         for key in [key for key, at in self._due.items() if at <= now]:
+            intent = self.intents.get(key)
+            if intent is not None and self._patient and intent.doubtful:
+                if self._early is not None or intent.conv in self._pulls:
+                    continue
+                self._find(intent)
             del self._due[key]
-            if key in self.intents:
-                await self._send(line, self.intents[key])
+            if intent is not None and not intent.settled:
+                await self._send(line, intent)
 
     # Events
 
@@ -280,6 +293,8 @@ class Client:
         elif seq == cursor + 1:
             self._listed.add(conv)
         self.saw.cursors[conv] = seq
+        if entry["from"] == self.user and "key" in entry:
+            self._own[entry["key"]] = seq
         body = entry.get("body")
         seen = Seen(seq, entry["from"], entry["kind"], body, live)
         self.saw.logs.setdefault(conv, []).append(seen)
@@ -308,10 +323,20 @@ class Client:
         """Have something said, until it is answered."""
         gone = self.offline_until == float("inf")
         begun = self.record.now()
-        intent = Intent(self.user, t, conv, key, fields, begun_at=begun, abandoned=gone)
+        intent = Intent(
+            self.user, t, conv, key, fields, self._patient, begun_at=begun, abandoned=gone
+        )
         self.record.intents.append(intent)
         self.intents[key] = intent
         self._due[key] = 0.0
+
+    def _find(self, intent: Intent) -> None:
+        """Settle it if it is in the log."""
+        if seq := self._own.get(intent.key, 0):
+            intent.seq = seq
+            intent.acknowledged_at = self.record.now()
+            self.record.count("found in the log")
+            del self.intents[intent.key]
 
     async def _send(self, line: Line, intent: Intent) -> None:
         fields = {"key": intent.key, **intent.fields}

@@ -31,6 +31,8 @@ class Intent:
     conv: str
     key: str
     fields: Map
+    patient: bool = False
+    """It is not said again before it was looked for in the log."""
     doubtful: bool = False
     """Sent once at least, without an answer that says what became of it."""
     seq: int = 0

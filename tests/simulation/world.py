@@ -127,7 +127,7 @@ class World:
         names = [(user, f"u{user}a") for user in users]
         names += [(user, f"u{user}b") for user in range(1, plan.second_devices + 1)]
         self._acting = trio.CancelScope()
-        for user, name in names:
+        for number, (user, name) in enumerate(names):
             others = [other for other in users if other != user]
             client = Client(
                 self.record,
@@ -137,6 +137,7 @@ class World:
                 name=name,
                 token=str(user),
                 watch=others,
+                patient=number % 2 == 0,
             )
             self.clients.append(client)
             person = Person(

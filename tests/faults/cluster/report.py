@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker.wire.limits import KEY_WINDOW_ENTRIES
 from tests.faults.cluster.harm import AT_ONCE, FAULTS, Fault
 from tests.faults.cluster.machines import LEASE_MS, NODE_NAMES
 from tests.faults.cluster.story import STEADY, USERS, Outcome
@@ -83,7 +84,8 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int, of: str
         "",
         "| | |",
         "|---|---|",
-        f"| acknowledged | {counts.get('acknowledged', 0):,} |",
+        f"| acknowledged | {counts.get('acknowledged', 0):,}, and "
+        f"{counts.get('found in the log', 0):,} found in the log by who came back |",
         f"| entries in {len(outcome.truth.logs)} logs at the end | "
         f"{sum(map(len, outcome.truth.logs.values())):,} |",
         f"| entries that clients took | {counts.get('live', 0):,} live, "
@@ -94,7 +96,9 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int, of: str
         f"| violations | {len(outcome.wrong)} |",
         "",
         "Everything acknowledged is in the log, once, where its sender was told; logs have no "
-        "holes and no key twice; each client took entries in the order of the log without holes, "
+        f"holes and no key twice (half of the clients say again at once what was not answered, and "
+        f"may find it twice after {KEY_WINDOW_ENTRIES:,} other entries, as the protocol says); "
+        "each client took entries in the order of the log without holes, "
         "has all of them in the end without having asked, and knows who is online; each node tells "
         "every log as it is stored. No command got two answers, or answers out of order, or one "
         "that no correct client may get; no node logged a traceback. The checker is "

@@ -144,6 +144,7 @@ class Story:
                 name=name,
                 token=tokens[user],
                 watch=others,
+                patient=number % 2 == 0,
             )
             steady = user in users[-STEADY:]
             person = Person(

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from broker.wire.limits import KEY_WINDOW_ENTRIES
 from tests.histories.checker import Truth, check
 from tests.histories.record import DeviceRecord, Intent, Record, Seen
 
@@ -116,6 +117,26 @@ UNTRUE = [
 
 async def test_a_true_story_is_believed() -> None:
     assert check(*true_story()) == []
+
+
+@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize("entries", [KEY_WINDOW_ENTRIES, KEY_WINDOW_ENTRIES + 1])
+async def test_who_looks_into_the_log_first_never_says_anything_twice(
+    patient: bool, entries: int
+) -> None:
+    """And who does not, not while its key is remembered."""
+    record, truth = true_story()
+    record.intents[0].patient = patient
+    record.devices.clear()
+    between = [stored(seq) for seq in range(COUNT + 1, entries + 1)]
+    truth = with_log(truth, [*truth.logs[CONV], *between, stored(entries + 1, key="k1")])
+
+    wrong = check(record, truth)
+
+    if patient or entries <= KEY_WINDOW_ENTRIES:
+        assert wrong == [f"{CONV}: the key (1, 'k1') is stored twice, as 1 and as {entries + 1}"]
+    else:
+        assert wrong == []
 
 
 @pytest.mark.parametrize("falsify", UNTRUE)
