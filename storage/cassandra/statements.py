@@ -11,6 +11,7 @@ from typing import Any
 
 from cassandra.cluster import Session
 
+from storage.cassandra.binding import Binder
 from storage.records import Group, User
 from storage.records import Session as LoginSession
 
@@ -152,14 +153,14 @@ class Statements:
 
     def __init__(self, session: Session, keyspace: str) -> None:
         """Prepares all of them; blocks."""
-        self._prepared = {}
+        self.binders = {}
         for name, cql in CQL.items():
             statement = session.prepare(_TABLE.sub(rf"\1 {keyspace}.\2", cql))
             # What is not conditional gives the same result however often it is run.
             statement.is_idempotent = " IF " not in cql
             statement.fetch_size = None
-            self._prepared[name] = statement
+            self.binders[name] = Binder(statement)
 
     def bind(self, name: str, *values: Any) -> Any:
         """A statement of `CQL` with its values, ready to be run."""
-        return self._prepared[name].bind(values)
+        return self.binders[name].bind(values)

@@ -1,8 +1,9 @@
 """The one store of a simulated cluster, and what stands between it and each node.
 
 Every call of a node may be slow or fail, and a write that failed may have landed, or land later,
-whatever has become of the node by then. What lands too late is void, as the contract says; until
-the new writer has written, readers may see it (as where rows carry epochs), unless `strict`.
+whatever has become of the node by then. What lands too late is void, as the contract says. If its
+log was put away when the new writer took it up, readers may see it until that has written (as where
+rows carry versions and nothing has moved the checkpoint yet), unless `strict`.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class SharedStore(MemoryStore):
         """What its contract forbids, and was done all the same."""
         self._begun: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
+        self._settled: Counter[str] = Counter()
+        """The taking-up that moved the checkpoint last: what was sent before it is never seen."""
         self._ghosts: dict[str, Commit] = {}
         self._checkpoints: dict[str, int] = {}
         """All that others are told of a log that its writer has in hand."""
@@ -100,7 +103,8 @@ class SharedStore(MemoryStore):
         }
         for conv in sorted(late):
             self.late += 1
-            self._haunt(conv, part_of(commit, conv))
+            if begun[conv] >= self._settled[conv]:
+                self._haunt(conv, part_of(commit, conv))
         if late:
             commit = part_of(commit, *(begun.keys() - late))
         if commit:
@@ -137,7 +141,19 @@ class SharedStore(MemoryStore):
                 ghost = self._ghosts.pop(conv, None)
                 if ghost is not None:
                     await self._adopt(ghost)
+                if self._conversation(conv).open:
+                    self._settle(conv)
         return await self.load(convs, tail, epochs)
+
+    async def put_away(self, epochs: Mapping[str, int]) -> None:
+        for conv, epoch in epochs.items():
+            if epoch >= self._epoch(conv) and self._conversation(conv).open:
+                self._settle(conv)
+        await super().put_away(epochs)
+
+    def _settle(self, conv: str) -> None:
+        self._ghosts.pop(conv, None)
+        self._settled[conv] = self._done[conv]
 
     async def _adopt(self, ghost: Commit) -> None:
         """Nobody has written since: what came late is part of the log after all."""

@@ -96,6 +96,24 @@ async def test_what_is_in_doubt_lands_after_the_log_was_loaded_again_and_is_void
         assert (await other.load(["g/1"], 9, {"g/1": 2}))["g/1"].tail == payloads(1, 2)
 
 
+async def test_what_lands_after_another_took_up_an_open_log_is_never_seen(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    """Not before the new writer has written, and not where it puts the log away without."""
+    await store.load(["g/1"], 9, {"g/1": 1})
+    await store.commit(written("g/1", 1, 2, 1))
+    late = (await versions(cassandra, store, "g/1"))[2] + 1
+    expected = payloads(1, 2)
+    async with another_store(cassandra) as writer, another_store(cassandra) as reader:
+        await writer.load(["g/1"], 9, {"g/1": 2})
+        await land(cassandra, store, "g/1", range(3, 4), late)
+        assert await reader.read("g/1", after=0, limit=9) == expected
+        await writer.put_away({"g/1": 2})
+        assert await reader.read("g/1", after=0, limit=9) == expected
+        assert await reader.heads(["g/1"]) == {"g/1": Head(2, 1002)}
+        assert (await reader.load(["g/1"], 9, {"g/1": 3}))["g/1"].tail == expected
+
+
 async def test_a_commit_that_was_given_up_is_there_as_a_whole_or_void(
     cassandra: Connected, store: CassandraStore
 ) -> None:
