@@ -20,6 +20,8 @@ from bench.wire import Transport
 MEMBERS = 10
 GROUPS = 2
 WINDOW_S = 0.3
+PROFILED_S = 2.0
+"""So long that some of the samples, one each 4 ms of CPU, are in what the test looks for."""
 
 
 def tiny(
@@ -28,13 +30,14 @@ def tiny(
     scratch: Path,
     transport: Transport = "ws",
     profile: Path | None = None,
+    window_s: float = WINDOW_S,
 ) -> Report:
     """A run of one round with hardly anybody in it."""
     plan = Plan(
         cases=[CASES[name].smaller(MEMBERS, GROUPS) for name in names],
         systems=[system],
         rounds=1,
-        window_s=WINDOW_S,
+        window_s=window_s,
         transport=transport,
         nats=servers.find_nats(None),
         scratch=scratch,
@@ -82,7 +85,8 @@ def test_nats(tmp_path: Path) -> None:
 
 def test_a_profile_shows_where_the_window_went(tmp_path: Path) -> None:
     profile = tmp_path / "stacks"
-    prove(tiny(["P2"], "parley", tmp_path, profile=profile), "parley")
+    report = tiny(["P2"], "parley", tmp_path, profile=profile, window_s=PROFILED_S)
+    prove(report, "parley")
     stacks = (tmp_path / "stacks-P2").read_text().splitlines()
     assert any("actors/" in stack for stack in stacks)
     assert all(int(stack.rpartition(" ")[2]) > 0 for stack in stacks)
