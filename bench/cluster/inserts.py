@@ -19,8 +19,9 @@ from bench.jobs import Job, Outcome
 
 ALONE = ("bench.baselines.inserts",)
 VARIANTS = {"group commit": BROKER, "an INSERT each": ALONE}
-TAKING_UP_S = 20.0
-"""Longer than it takes to take up a thousand conversations, also with an INSERT for each row."""
+TAKING_UP_S = 35.0
+"""Longer than it takes to take up a thousand conversations, also with an INSERT for each row: then
+it takes over 20 s, and what is measured before that flatters us (2.6 in the place of 2.0 times)."""
 S1A_TIMES = 4.0
 S1B_TIMES = 2.5
 
