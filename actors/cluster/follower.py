@@ -74,6 +74,8 @@ class Follower:
         registry.interested(user, self)
         for connection in registry.connections_of(user):
             self.subscribe(connection)
+            if self.lags and not connection.closing:
+                connection.fall_behind(self)  # what is yet to be told is from before they came
         return True
 
     def expel(self, user: int) -> None:

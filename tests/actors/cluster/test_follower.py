@@ -215,3 +215,20 @@ async def test_a_second_connection_is_told_from_where_it_came() -> None:
             tell(n, follower, 3)
             assert await seqs(bob, 2) == [2, 3]
             assert await seqs(other, 1) == [3]
+
+
+async def test_who_is_admitted_during_a_gap_is_not_told_what_was_before_they_came() -> None:
+    async with one_node() as n:
+        follower, bob = await following(n, 1)
+        await store(n.nodes.store, CONV, 1, 3)
+        cid = await n.join(3)
+        slow = SlowReads(n)
+        with trio.fail_after(2):
+            tell(n, follower, 4)
+            await wait_all_tasks_blocked()
+            assert follower.admit(3)
+            n.node.flusher.kick()
+            assert (await cid.event())["t"] == "behind"
+            slow.gate.set()
+            assert await seqs(bob, 3) == [2, 3, 4]
+            await nothing_more([cid])
