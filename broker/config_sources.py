@@ -272,7 +272,7 @@ def _unsafe(config: Config) -> Iterator[tuple[str, str]]:
         for key in ("http.port", "tcp.port"):
             if get(config, key) == 0:
                 yield key, "must be a number: several workers share their ports"
-    yield from ((key, why) for key, why in _own_ports(config))
+    yield from _own_ports(config)
 
 
 def _own_ports(config: Config) -> Iterator[tuple[str, str]]:

@@ -148,7 +148,7 @@ def _greeting(config: Config, running: Running) -> str:
             f"  WebSocket  {url}",
             f"  TCP        {tcp}{' (TLS)' if secure else ''}",
             *([f"  Workers    {workers}"] if (workers := config.cluster.workers) > 1 else []),
-            *_own_ports(config),
+            *_own_ports(config, f"http{secure}"),
             f"To chat, in two other terminals{own_ca}:",
             f"  {chat} alice",
             f"  {chat} bob",
@@ -157,11 +157,10 @@ def _greeting(config: Config, running: Running) -> str:
     )
 
 
-def _own_ports(config: Config) -> Iterator[str]:
+def _own_ports(config: Config, scheme: str) -> Iterator[str]:
     if ports := config.worker_http_ports:
-        secure = "s" if config.tls.cert else ""
         first = reachable(Address(config.http.host, ports[0]))
-        yield f"  Each alone http{secure}://{first} to :{ports[-1]}"
+        yield f"  Each alone {scheme}://{first} to :{ports[-1]}"
 
 
 def _own_name() -> str:

@@ -29,8 +29,6 @@ _ENCODERS: dict[Any, _Encode] = {
     cqltypes.BytesType: bytes,
 }
 """Of the types that most values have; others are encoded by the driver."""
-
-
 HIDDEN = "not shown"
 
 
