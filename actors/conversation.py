@@ -68,6 +68,12 @@ class Conversation(Queries):
         """Whether it knows its state; not while that comes from the store."""
         return self._loaded
 
+    @property
+    def settled(self) -> bool:
+        """Whether nobody can miss anything for its being forgotten now: it has told all that it knows
+        of, or it never knew anything. After a turn in doubt that is so when it is loaded again."""
+        return self._loaded or (self._fresh and not len(self.subscribers))
+
     def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
         """Put a command in the mailbox; False if it is full."""
         items = self._mailbox.items
@@ -170,12 +176,12 @@ class Conversation(Queries):
         for connection, command, _ in self._mailbox.take():
             connection.refuse(command.id, refusal)
         self._unblock()
-        if not len(self.subscribers) and not self._waiting and not len(self._mailbox):
-            self.end()
-        elif len(self._mailbox):
+        if len(self._mailbox):
             self.wake()
+        elif self.settled and not self._waiting:
+            self.end()
         else:
-            self.node.turn.load_later(self)  # its subscribers may have missed something
+            self.node.turn.load_later(self)  # somebody may have missed something
 
     def begin(self, group: Group) -> None:
         """Start a conversation that is not in the store yet; its first entry comes with it."""

@@ -98,8 +98,8 @@ def idle(conversation: Conversation, moment: float) -> bool:
     cluster = conversation.node.cluster
     return (
         conversation.used_at < moment
-        # Not before it knows what its subscribers may have missed, and all nodes have heard of it.
-        and (conversation.loaded or not len(conversation.subscribers))
+        # Not before it knows what others may have missed, and all nodes have heard of it.
+        and conversation.settled
         and (cluster is None or conversation.used_at < cluster.rounds.settled)
         and conversation.quiet()
     )

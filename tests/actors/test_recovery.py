@@ -131,3 +131,34 @@ async def test_an_idle_conversation_comes_back_as_it_was() -> None:
             assert again["seq"] == first["seq"]
             assert (await ann.ok("send", conv=CONV, key="b", kind="text", body="b"))["seq"] == 2
             assert [(await bob.event("msg"))["seq"] for _ in range(2)] == [1, 2]
+
+
+def admit_sender(conv: Conversation, connection: Connection, command: Any) -> None:
+    conv.append(3, "system", {"event": "joined", "users": [3], "by": 3})
+    conv.admit(Member(GROUP, 3, "member", conv.head + 1))
+    conv.answer(connection, command.id, {"t": "ok", "id": command.id})
+
+
+async def test_who_came_with_a_commit_in_doubt_is_told_though_nobody_else_was_there() -> None:
+    """Seed 501092 of the simulated cluster: the actor had nobody to tell, and was forgotten before
+    it knew; the next one held what it found for told."""
+    async with world() as made:
+        await make_group(made)
+        made.rule(c.Typing, admit_sender)
+        _, cat = await made.join(3)
+        await cat.error("history", conv=GROUP)  # it is taken up
+        made.store.commits.faults.append(Unavailable("no answer", applied=None))
+        made.store.loads.faults.append(Unavailable("still not"))
+        with trio.fail_after(2):
+            assert (await cat.error("typing", conv=GROUP))["code"] == "unavailable"
+        conv = made.conversation(GROUP)
+        await made.until(lambda: not made.store.loads.faults)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not conv.loaded
+        assert not idle(conv, made.node.now() + 1_000)
+        _, ann = await made.join(1)
+        with trio.fail_after(2):
+            await ann.ok("send", conv=GROUP, key="a", kind="text", body="a")
+            await cat.ok("ping")
+        assert [event["t"] for event in cat.events] == ["behind"]
+        assert idle(conv, made.node.now() + 1_000)
