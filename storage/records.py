@@ -249,7 +249,8 @@ class NodeRecord(Struct, kw_only=True):
 
     `node` is its name, which it keeps; `incarnation` is what owns slots: new with each start, and
     after a lease that was lost; `inbox` is where the process hears the bus, and what presence knows
-    it by. The rest is for those who look at the cluster: `lag_ms` is the age of the oldest word to
+    it by. `lease_ms` is for how long after a beat it may hold itself for the owner of its slots:
+    however impatient another node is, it waits for so long. The rest is for those who look at the cluster: `lag_ms` is the age of the oldest word to
     another node that is not confirmed yet.
     """
 
@@ -264,6 +265,7 @@ class NodeRecord(Struct, kw_only=True):
     connections: int = 0
     conversations: int = 0
     lag_ms: int = 0
+    lease_ms: int = 0
 
 
 class SlotRecord(Struct, frozen=True):

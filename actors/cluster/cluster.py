@@ -71,6 +71,7 @@ class Cluster:
             incarnation=new_incarnation(name),
             inbox=inbox,
             started_ms=node.started_ms,
+            lease_ms=lease_ms,
         )
         self.placement = Placement(self, lease_ms=lease_ms)
         self.here = Here(self, presence, ttl_ms=lease_ms)

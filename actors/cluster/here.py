@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 ANNOUNCE_TIMEOUT_S = 2.0
 """A session opens after this all the same, and its user is late."""
 KEEP_ALIVE_PERIOD_S = 1.0
+KEEP_ALIVES_PER_LEASE = 5
+"""At least: what the store keeps of a node ends with a lease in which it heard nothing."""
 NEVER = float("-inf")
+"""Before all times."""
 UPDATE_MAX_USERS = 10_000
 """Users in one update of the presence store."""
 
@@ -36,6 +39,7 @@ class Here:
         self._cluster = cluster
         self._store = store
         self._ttl_ms = ttl_ms
+        self._period_s = min(KEEP_ALIVE_PERIOD_S, ttl_ms / 1000 / KEEP_ALIVES_PER_LEASE)
         self._users: dict[int, bool] = {}
         self._changed: dict[int, bool] = {}
         """What the store has yet to be told: whether they are here."""
@@ -155,8 +159,8 @@ class Here:
                 except Unavailable as error:
                     known = False
                     log_outage(error)
-                    await trio.sleep(KEEP_ALIVE_PERIOD_S)
-                with trio.move_on_after(KEEP_ALIVE_PERIOD_S):
+                    await trio.sleep(self._period_s)
+                with trio.move_on_after(self._period_s):
                     if not self._changed:
                         await self._work.wait()
         finally:

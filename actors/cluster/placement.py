@@ -204,7 +204,8 @@ class Placement:
             still = before is not None and before.record.beat == record.beat
             present[record.incarnation] = Seen(record, before.since if still and before else now)
         for incarnation, seen in list(present.items()):
-            dead = now - seen.since >= self.lease_s and incarnation != self.me.incarnation
+            lease_s = max(self.lease_s, seen.record.lease_ms / 1000)
+            dead = now - seen.since >= lease_s and incarnation != self.me.incarnation
             if dead and await self._leases.remove(incarnation, seen.record.beat):
                 log.warning("%s is dead: its beat stood still for a lease", incarnation)
                 del present[incarnation]

@@ -67,7 +67,8 @@ def status(loaded: Loaded, as_json: bool) -> None:
     """Show nodes, slots, beats and lag.
 
     Whether a node lives is seen by its beat, which moves several times in a lease: it is looked at
-    until each has moved, at most for the time of a lease (cluster.lease_ms).
+    until each has moved, at most for the time of a lease: the node's own, or cluster.lease_ms here,
+    whichever is longer.
     """
     seen = trio.run(_look, loaded.config)
     if as_json:
@@ -89,6 +90,7 @@ async def observe(leases: Leases, lease_s: float) -> ClusterStatus:
     """Look at the nodes until each beat has moved, or a lease is over. Raises `Unavailable`."""
     began = trio.current_time()
     first = {record.incarnation: record for record in await leases.nodes()}
+    lease_s = max([lease_s, *(record.lease_ms / 1000 for record in first.values())])
     now = first
     moved: dict[str, float] = {}
     while now.keys() - moved.keys() and trio.current_time() - began < lease_s:

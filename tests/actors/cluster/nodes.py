@@ -98,10 +98,10 @@ class Network(MemoryNetwork):
 class ClusterNode:
     """One of them."""
 
-    def __init__(self, nodes: Nodes, name: str, **options: Any) -> None:
+    def __init__(self, nodes: Nodes, name: str, *, lease_ms: int = LEASE_MS) -> None:
         self.nodes = nodes
         self.inbox = f"in-{name}"
-        self.node = Node(nodes.store, options=Options(**nodes.options, **options), name=name)
+        self.node = Node(nodes.store, options=Options(**nodes.options), name=name)
         self.node.opening_table = {}
         self.node.open_table = COMMANDS
         self.cluster = Cluster(
@@ -111,7 +111,7 @@ class ClusterNode:
             leases=nodes.leases,
             bus=nodes.network.bus(self.inbox),
             presence=nodes.presence,
-            lease_ms=LEASE_MS,
+            lease_ms=lease_ms,
         )
         self.node.cluster = self.cluster
         self.scope = trio.CancelScope()
@@ -201,8 +201,10 @@ class Nodes:
         self.presence = MemoryPresence(trio.current_time)
         self.running: list[ClusterNode] = []
 
-    def start(self, name: str, *, together: bool = True, now: Any = None) -> ClusterNode:
-        made = ClusterNode(self, name)
+    def start(
+        self, name: str, *, together: bool = True, now: Any = None, lease_ms: int = LEASE_MS
+    ) -> ClusterNode:
+        made = ClusterNode(self, name, lease_ms=lease_ms)
         if now is not None:
             made.node.now = now
         self.running.append(made)

@@ -147,6 +147,21 @@ async def test_what_the_store_has_lost_is_told_again(autojump_clock: MockClock) 
         assert await nodes.presence.online([5, 6]) == {5, 6}
 
 
+async def test_with_the_shortest_lease_the_store_still_has_lost_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of() as nodes:
+        n1 = nodes.start("n1", lease_ms=1_000)
+        await nodes.settled()
+        weather = Weather(n1)
+        await n1.cluster.here.announce({5: False})
+        await trio.sleep(1)
+        weather.updates.clear()
+        await trio.sleep(10)
+        assert await weather.online([5]) == {5}
+        assert not weather.updates, "nothing had to be told again"
+
+
 async def test_who_comes_and_goes_while_the_store_is_away_is_told_as_it_ends(
     autojump_clock: MockClock,
 ) -> None:

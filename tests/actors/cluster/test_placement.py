@@ -179,6 +179,26 @@ async def test_a_node_that_cannot_beat_is_fenced_before_others_take_over(
         assert mine <= set(other.placement.owned)
 
 
+async def test_a_node_with_a_longer_lease_than_ours_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    """As while `lease_ms` is changed by a rolling restart."""
+    async with nodes_of("n1") as nodes:
+        (n1,) = nodes.running
+        patient = nodes.start("n2", lease_ms=5 * LEASE_MS)
+        await nodes.settled()
+        mine = set(patient.placement.owned)
+        weather = Weather(patient)
+        weather.beats_fail = weather.looks_fail = True
+        nodes.network.part(n1.inbox, patient.inbox)
+        began = trio.current_time()
+        while not mine & set(n1.placement.owned):
+            await trio.sleep(0.01)
+            assert one_writer_each(nodes)
+        assert not patient.placement.good()
+        assert 5 * LEASE_S * 0.8 <= trio.current_time() - began < 5 * LEASE_S * 1.3
+
+
 async def test_a_node_that_was_removed_begins_anew_and_gets_its_share_back(
     autojump_clock: MockClock,
 ) -> None:

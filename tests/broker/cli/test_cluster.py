@@ -76,6 +76,15 @@ async def test_one_whose_beat_stands_still_for_a_lease_is_dead_and_what_it_had_w
     assert (seen.nodes[1].slots, seen.slots_unowned) == (10, 10)
 
 
+async def test_one_with_a_longer_lease_is_looked_at_for_longer(autojump_clock: MockClock) -> None:
+    leases = MemoryLeases()
+    await joined(leases, "ann", range(SLOTS), lease_ms=30_000)
+    seen = await observe(leases, LEASE_S)
+
+    assert [node.state for node in seen.nodes] == ["dead"]
+    assert 30 <= trio.current_time() < 31
+
+
 async def test_who_comes_and_goes_while_one_looks(autojump_clock: MockClock) -> None:
     leases = MemoryLeases()
     gone = await joined(leases, "ann", range(2))
