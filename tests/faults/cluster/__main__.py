@@ -1,6 +1,6 @@
 """The long run, and its report.
 
-    python -m tests.faults.cluster --faults 200 --report FILE [--seed N] [--cassandra 3]
+    python -m tests.faults.cluster --faults 200 --report FILE [--seed N] [--cassandra 3] [--alone 2]
 
 Servers and nodes keep what they said, and the clients' whole trace is written, in `--keep FOLDER`.
 """
@@ -18,7 +18,7 @@ import trio
 
 from tests.faults.cluster.machines import BROKER
 from tests.faults.cluster.report import report, revision
-from tests.faults.cluster.story import EVERY_KIND, Outcome, play, storm_of
+from tests.faults.cluster.story import EVERY_KIND, Outcome, alone_of, play, storm_of
 
 SHOWN_MAX = 10
 HASTY = (sys.executable, "-m", "tests.faults.cluster.hasty")
@@ -52,17 +52,13 @@ async def _play(arguments: argparse.Namespace, folder: Path) -> Outcome:
     def told(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", flush=True)
 
+    kinds = arguments.only or EVERY_KIND
+    alone = alone_of(arguments.alone, kinds, told)
+    together = max(0, arguments.faults - len(alone))
     return await play(
         folder,
         arguments.seed,
-        [
-            storm_of(
-                arguments.faults,
-                arguments.only or EVERY_KIND,
-                told,
-                until_wrong=arguments.until_wrong,
-            )
-        ],
+        [*alone, storm_of(together, kinds, told, until_wrong=arguments.until_wrong)],
         cassandra=arguments.cassandra,
         command=HASTY if arguments.hasty else BROKER,
         told=told,
@@ -78,6 +74,9 @@ def _without_keep(words: list[str]) -> list[str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.cluster")
     parser.add_argument("--faults", type=int, default=20, help="how many")
+    parser.add_argument(
+        "--alone", type=int, default=0, metavar="N", help="each kind N times by itself first"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--cassandra", "--cassandras", type=int, default=1, metavar="N", help="nodes of Cassandra"

@@ -32,6 +32,8 @@ class Fault:
     ended: float = 0.0
     unavailable: int = 0
     """Errors that said so, in its time."""
+    alone: bool = False
+    """Nothing else was wrong in its time, nor shortly before it."""
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Harm:
     async def alone(self, kind: str) -> Fault:
         """One fault, and wait until it is over."""
         fault = self._begin(kind, FAULTS[kind].targets(self))
+        fault.alone = True
         await self._run(fault)
         return fault
 

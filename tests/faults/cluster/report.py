@@ -68,17 +68,13 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int, of: str
         "",
         "## What was done, and how long people waited",
         "",
-        "| fault | what it is | times | lasted, median (s) | first acknowledgement (s): median, "
-        "worst | a message waited (s): median, 95 % | errors `unavailable`, median |",
-        "|---|---|---|---|---|---|---|",
-        *_rows(outcome),
-        "",
+        *_table("One after the other, with nothing else wrong:", outcome, alone=True),
+        *_table(f"Up to {AT_ONCE} at once, so that a wait may be another one's:", outcome),
         f"A fault lasts until all is up again. Waits are those of {STEADY} users who only talk "
         "and never go away, for messages that they began to send between a fault's beginning and "
-        f"{AFTER_S:g} s after its end; up to {AT_ONCE} faults last together, so a wait may be "
-        f"another one's. A client gives up a connection whose answer takes {REPLY_S:g} s, knows "
-        "nothing of which node is well, and chooses the next by chance: waits are whole ones, with "
-        "all tries. `unavailable` counts every try of everybody.",
+        f"{AFTER_S:g} s after its end. A client gives up a connection whose answer takes "
+        f"{REPLY_S:g} s, knows nothing of which node is well, and chooses the next by chance: "
+        "waits are whole ones, with all tries. `unavailable` counts every try of everybody.",
         "",
         "## What was checked",
         "",
@@ -110,12 +106,24 @@ def report(outcome: Outcome, *, command: str, seed: int, cassandra: int, of: str
     return "\n".join(lines) + "\n"
 
 
-def _rows(outcome: Outcome) -> list[str]:
+def _table(title: str, outcome: Outcome, *, alone: bool = False) -> list[str]:
+    """Nothing where there was no such fault."""
     by_kind: dict[str, list[Fault]] = defaultdict(list)
     for fault in outcome.faults:
-        by_kind[fault.kind].append(fault)
+        if fault.alone is alone:
+            by_kind[fault.kind].append(fault)
+    if not by_kind:
+        return []
     steady = [i for i in outcome.record.intents if i.user in outcome.steady]
-    return [_row(kind, by_kind[kind], steady) for kind in FAULTS if kind in by_kind]
+    return [
+        title,
+        "",
+        "| fault | what it is | times | lasted, median (s) | first acknowledgement (s): median, "
+        "worst | a message waited (s): median, 95 % | errors `unavailable`, median |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(kind, by_kind[kind], steady) for kind in FAULTS if kind in by_kind),
+        "",
+    ]
 
 
 def _row(kind: str, faults: Sequence[Fault], steady: Sequence[Intent]) -> str:

@@ -223,19 +223,31 @@ async def _open(port: int, token: str) -> Peer:
     return peer
 
 
+def alone_of(
+    times: int, kinds: Sequence[str], told: Told
+) -> list[Callable[[Harm], Awaitable[None]]]:
+    """Parts of a plot: each kind so many times, one fault after the other."""
+
+    async def part(kind: str, harm: Harm) -> None:
+        fault = await harm.alone(kind)
+        told(f"{len(harm.faults)} alone, for {fault.ended - fault.begun:.1f} s: {kind}")
+
+    return [partial(part, kind) for _ in range(times) for kind in kinds]
+
+
 def storm_of(
     count: int, kinds: Sequence[str], told: Told, *, until_wrong: bool = False
 ) -> Callable[[Harm], Awaitable[None]]:
     """A part of a plot: so many faults of these kinds, or until a client has noticed something."""
 
     async def part(harm: Harm) -> None:
-        seen = 0
+        seen, before = len(harm.record.violations), len(harm.faults)
 
         def tell(fault: Fault) -> None:
             nonlocal seen
             acknowledged = harm.record.counts.get("acknowledged", 0)
             told(
-                f"{len(harm.faults)}/{count} at {fault.begun:.0f} s: {fault.kind}; "
+                f"{len(harm.faults) - before}/{count} at {fault.begun:.0f} s: {fault.kind}; "
                 f"{acknowledged} acknowledged, {len(harm.record.violations)} violations"
             )
             for what in harm.record.violations[seen:]:

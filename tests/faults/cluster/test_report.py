@@ -42,8 +42,14 @@ async def test_the_page_says_what_was_done_and_what_was_wrong() -> None:
     page = report(outcome, command="python -m x", seed=7, cassandra=3, of="abc")
     assert "1 faults in 2 minutes: **no violation**" in page
     assert "| Redis flushed | FLUSHALL | 1 | 2.0 | 5.00, 5.0 | 4.00, 4.0 | 3 |" in page
+    assert "with nothing else wrong" not in page
     assert "1,234" in page
     assert "seed 7" in page
+    alone = Fault("node paused", 10.0, ended=12.0, alone=True)
+    outcome.faults.append(alone)
+    page = report(outcome, command="python -m x", seed=7, cassandra=3, of="abc")
+    first, second = page.index("with nothing else wrong"), page.index("at once, so that")
+    assert first < page.index("| node paused |") < second < page.index("| Redis flushed |")
     outcome.wrong.append("an entry was lost")
     page = report(outcome, command="python -m x", seed=7, cassandra=3, of="abc")
     assert "**1 violations**" in page
