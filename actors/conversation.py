@@ -19,12 +19,11 @@ from actors.faults import SENT_ELSEWHERE, defect, error_reply, unavailable
 from actors.images import Drafts
 from actors.ledger import Effect, NeedEntries
 from actors.mailbox import MailboxStatistics
-from actors.memory import draft_again
 from actors.queries import Item, Queries, Rule
 from broker.wire.errors import Refusal
 from broker.wire.replies import Sent
 from storage.errors import Unavailable
-from storage.records import Commit, Group, Loaded, decode_entry
+from storage.records import Commit, Group, Loaded
 
 if TYPE_CHECKING:
     from actors.connection import Connection
@@ -70,9 +69,15 @@ class Conversation(Queries):
 
     @property
     def settled(self) -> bool:
-        """Whether nobody can miss anything for its being forgotten now: it has told all that it knows
-        of, or it never knew anything. After a turn in doubt that is so when it is loaded again."""
-        return self._loaded or (self._fresh and not len(self.subscribers))
+        """Whether nobody can miss anything for its being forgotten now.
+
+        It has told all that it knows of, or never knew anything. After a turn in doubt, and after
+        the death of its last writer, that is so when it is loaded.
+        """
+        if self._loaded or not self._fresh or len(self.subscribers):
+            return self._loaded
+        cluster = self.node.cluster
+        return cluster is None or self.name not in cluster.doubtful
 
     def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
         """Put a command in the mailbox; False if it is full."""
@@ -120,6 +125,7 @@ class Conversation(Queries):
         for user in self.members:
             registry.lost_interest(user, self)
         self._remember(loaded)
+        self.subscribers.let_out(self.members, told)
         if told < self.head:
             self._catch_up(self.head - told, loaded.tail)
         for user, member in self.members.items():
@@ -159,13 +165,8 @@ class Conversation(Queries):
         """Deliver the newest entries, stored but not told; `behind` where it is too much."""
         if missed > len(tail):
             self.subscribers.fall_behind()
-            return
-        drafts = Drafts()
-        for payload in tail[-missed:]:
-            draft_again(drafts, decode_entry(payload), payload)
-        self.subscribers.fan_out(drafts)
-        # Else who sent something in the next turn would get that turn first.
-        self.node.flusher.settle()
+        else:
+            self.subscribers.tell_stored(tail[-missed:])
 
     def load_failed(self, refusal: Refusal) -> None:
         """Answer everybody who waits; the next command tries again, or the sweeper."""

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from actors.node import Node
 
 
-class Live(Protocol):
+class Live(Source, Protocol):
     """A conversation that a client can be live in."""
 
     @property
-    def name(self) -> str: ...
+    def members(self) -> Container[int]: ...
 
     @property
-    def members(self) -> Container[int]: ...
+    def told(self) -> int:
+        """Up to where it has told those who are live."""
 
     def subscribe(self, connection: Any, /) -> None: ...
 
@@ -232,15 +233,20 @@ class Outbox:
             if not self.behind:
                 self.behind = None
 
-    def reached(self, live: Live, seq: int, head: int) -> None:
-        """A reply told the client of everything up to `seq`: is it live again?
+    def reached(self, conv: str, seq: int, head: int) -> None:
+        """A reply told the client of everything up to `seq`, and that there is no more than `head`.
 
-        `head` is the newest entry that was fanned out before the reply.
+        Is it live again? What tells it now need not be what has answered: conversations move.
         """
-        if self.behind and live.name in self.behind and seq >= head:
-            self.no_longer_behind(live.name)
-            if self.user in live.members:
-                live.subscribe(self)
+        if seq < head or not self.behind or conv not in self.behind:
+            return
+        live: Live | None = self.node.registry.live(conv)
+        if live is not None and live.told > head:
+            self.fall_behind(live)  # there is more by now, which was told without it
+            return
+        self.no_longer_behind(conv)
+        if live is not None and self.user in live.members:
+            live.subscribe(self)
 
     def drop_queue(self) -> None:
         """Forget what waits, except the rest of a piece that the peer has the beginning of."""

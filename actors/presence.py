@@ -152,11 +152,14 @@ class Presence:
 
     async def _tell(self) -> None:
         while self._changed:
-            users = list(self._changed)[:LOOKUP_USERS]
-            accounts = await self._node.store.users(users)
+            some = {user: self._changed.pop(user) for user in list(self._changed)[:LOOKUP_USERS]}
+            try:
+                accounts = await self._node.store.users(some)
+            except Unavailable:
+                self._changed = {**some, **self._changed}
+                raise
             events: dict[Connection, list[dict[str, object]]] = {}
-            for user in users:
-                seen_ms = self._changed.pop(user, 0)
+            for user, seen_ms in some.items():
                 account = accounts.get(user)
                 if account is None:
                     continue

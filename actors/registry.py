@@ -176,9 +176,11 @@ class Registry:
     def live(self, name: str) -> Source | None:
         """What tells the connections here of a conversation, if it is active anywhere."""
         active = self.conversations.get(name)
-        if active is not None or self._node.cluster is None:
+        cluster = self._node.cluster
+        if cluster is None or (active is not None and active.loaded):
             return active
-        return self._node.cluster.following.followers.get(name)
+        leaving = next((each for each in self.leaving if each.name == name), None)
+        return leaving or cluster.following.followers.get(name) or active
 
     def adopt(self, conversation: Conversation) -> None:
         """Register a conversation that was just made and has nothing to load."""

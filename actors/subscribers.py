@@ -6,13 +6,15 @@ sessions of each sender, whose own entries carry their keys. Decides nothing and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.cluster.peer import batch_word
 from actors.images import Batch, Drafts, Source, conversation_prefix, pair_of_images
+from actors.memory import draft_again
 from actors.wires import WIRES, Wire
 from broker.wire.codec import JSON
+from storage.records import Member, decode_entry
 
 if TYPE_CHECKING:
     from actors.cluster.peer import Peer
@@ -89,6 +91,16 @@ class Subscribers:
         return len(self) - len(self.peers) + elsewhere
 
     # Entries
+
+    def tell_stored(self, payloads: Sequence[bytes]) -> None:
+        """Entries as the store has them, in this very pass, which must not overtake or be overtaken
+        by what is written directly."""
+        drafts = Drafts()
+        for payload in payloads:
+            draft_again(drafts, decode_entry(payload), payload)
+        self._node.flusher.settle()
+        self.fan_out(drafts)
+        self._node.flusher.settle()
 
     def fan_out(self, drafts: Drafts) -> None:
         """Write new entries to every subscriber."""
@@ -191,6 +203,19 @@ class Subscribers:
                         outbox.push_ephemeral(data)
                     else:
                         outbox.push(data)
+
+    def let_out(self, members: Mapping[int, Member], told: int) -> None:
+        """Of those here who were told up to `told`: who went, or came again, after it.
+
+        What was said in between is not for them.
+        """
+        for outbox in self:
+            member = members.get(outbox.user)
+            if member is None:
+                outbox.fall_behind(self._source)  # the answer to their pull says that they are out
+                outbox.no_longer_behind(self._source.name)
+            elif member.since > told:
+                self.discard(outbox)
 
     def fall_behind(self) -> None:
         """Nobody is live any more: each is told, and pulls what may be missing."""

@@ -179,15 +179,25 @@ class Turn:
                 for conversation in wanted:
                     conversation.load_failed(unavailable(error))
             else:
-                if node.cluster is not None and not node.cluster.placement.good():
-                    # Another may have taken them up since, and written to them.
-                    for conversation in wanted:
-                        conversation.load_failed(unavailable(FENCED))
-                    wanted = []
-                for conversation in wanted:
-                    self._take_up(conversation, loaded)
+                await self._take_all_up(wanted, loaded)
             self.taking_up = 0
             self.wake()
+
+    async def _take_all_up(self, wanted: list[Conversation], loaded: dict[str, Loaded]) -> None:
+        cluster = self._node.cluster
+        if cluster is None:
+            for conversation in wanted:
+                self._take_up(conversation, loaded)
+            return
+        # What a follower is telling at this moment comes before what the conversation tells.
+        async with cluster.delivery:
+            for conversation in wanted:
+                if cluster.placement.good():
+                    self._take_up(conversation, loaded)
+                else:
+                    # Another may have taken it up since, and written to it.
+                    conversation.load_failed(unavailable(FENCED))
+            await self._node.flusher.flush_turn()
 
     def _epochs(self, wanted: list[Conversation]) -> dict[str, int] | None:
         """Under which epoch each is taken up; what is another node's by now is let go of."""

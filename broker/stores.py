@@ -7,6 +7,7 @@ the stores themselves can tell. Runs nothing of its own; no URL gets into a mess
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -21,9 +22,14 @@ from storage.shared import Bus, Ephemeral, Leases, PresenceStore
 if TYPE_CHECKING:
     from storage.cassandra import CassandraStore
     from storage.cassandra.settings import CassandraSettings
+    from storage.redis.settings import RedisSettings
 
 SECRET_NAME = "secret"
 """Under which the nodes agree on a fingerprint of what signs their tokens."""
+CLUSTER_NAME = "cluster"
+"""Likewise, on a name by chance that tells this cluster from any other."""
+NAMES_NAME = "redis.prefix"
+"""Likewise, on where their names are in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,9 @@ class Stores:
 async def open_stores(config: Config, *, incarnation: str, secret: bytes) -> AsyncIterator[Stores]:
     """Everything that a node named `incarnation` serves from, for the length of a block.
 
-    A SQLite file is this process's alone. Raises `ConfigError` for a URL that is none,
-    `SecretError` if the cluster signs with another secret, and `StoreError` or `OSError` if
-    something cannot be opened.
+    A SQLite file is this process's alone. Raises `ConfigError` for a URL that is none and for a
+    Redis that is not the cluster's, `SecretError` if the cluster signs with another secret, and
+    `StoreError` or `OSError` if something cannot be opened.
     """
     if config.backend == "sqlite":
         from storage.sqlite import open_sqlite
@@ -53,12 +59,15 @@ async def open_stores(config: Config, *, incarnation: str, secret: bytes) -> Asy
         return
     from storage.redis import open_redis
 
-    _check_redis(config)
+    settings = _redis_settings(config)
     async with _open_cassandra(config) as store:
         await check_secret(store, secret)
         url, prefix = config.redis.url, config.redis.prefix
         async with open_redis(url, inbox=incarnation, prefix=prefix) as redis:
             await redis.ping()
+            # In this order: who gets the default prefix refused can still choose another.
+            await check_claim(store, redis.ephemeral)
+            await check_names(store, prefix, settings.db)
             yield Stores(store, store, redis.presence, redis.bus, redis.ephemeral)
 
 
@@ -112,16 +121,33 @@ async def check_secret(leases: Leases, secret: bytes) -> None:
         )
 
 
+async def check_claim(leases: Leases, ephemeral: Ephemeral) -> None:
+    """Claim what is shared by Redis for this cluster. Raises `ConfigError` if it is another's."""
+    ours = await leases.agree(CLUSTER_NAME, secrets.token_hex(8))
+    if await ephemeral.claim(ours) != ours:
+        raise ConfigError(
+            ["redis.prefix: another cluster uses this Redis with the same prefix, or did so before"]
+        )
+
+
+async def check_names(leases: Leases, prefix: str, db: int) -> None:
+    """Let all find each other in Redis where the first node is. Raises `ConfigError` elsewhere."""
+    ours = f"{prefix} in database {db}"
+    theirs = await leases.agree(NAMES_NAME, ours)
+    if theirs != ours:
+        raise ConfigError([f"redis.prefix: the nodes of this cluster have another: {theirs}"])
+
+
 def _open_cassandra(config: Config) -> AbstractAsyncContextManager[CassandraStore]:
     from storage.cassandra import open_cassandra
 
     return open_cassandra(cassandra_settings(config))
 
 
-def _check_redis(config: Config) -> None:
+def _redis_settings(config: Config) -> RedisSettings:
     from storage.redis.settings import parse_url
 
     try:
-        parse_url(config.redis.url)
+        return parse_url(config.redis.url)
     except ValueError as error:
         raise ConfigError([f"redis.url: {error}"]) from None

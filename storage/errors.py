@@ -28,3 +28,7 @@ class NoSuchUser(StoreError):
 
 class SchemaTooNew(StoreError):
     """The data was written by a newer version of Parley; this one must not touch it."""
+
+
+class UnsafeSettings(StoreError):
+    """With these settings the store could lose what was acknowledged, or let two nodes both win."""

@@ -250,8 +250,8 @@ class NodeRecord(Struct, kw_only=True):
     `node` is its name, which it keeps; `incarnation` is what owns slots: new with each start, and
     after a lease that was lost; `inbox` is where the process hears the bus, and what presence knows
     it by. `lease_ms` is for how long after a beat it may hold itself for the owner of its slots:
-    however impatient another node is, it waits for so long. The rest is for those who look at the cluster: `lag_ms` is the age of the oldest word to
-    another node that is not confirmed yet.
+    however impatient another node is, it waits for so long. The rest is for those who look at the
+    cluster: `lag_ms` is the age of the oldest word to another node that is not confirmed yet.
     """
 
     node: str

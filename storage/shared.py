@@ -53,7 +53,8 @@ class Leases(Protocol):
     async def agree(self, name: str, value: str) -> str:
         """Keep `value` under `name` unless something is kept there; returns what is kept, for good.
 
-        Whoever asks first decides for all nodes; nothing ever changes or removes it.
+        Whoever asks first decides for all nodes; no node ever changes or removes it. An operator
+        may, while none runs (docs/operations.md).
         """
 
 
@@ -94,7 +95,13 @@ class Bus(Protocol):
 
 
 class Ephemeral(Protocol):
-    """Counters and codes that every node sees. All may vanish at any time."""
+    """Counters, codes and a claim that every node sees. All may vanish at any time."""
+
+    async def claim(self, cluster: str) -> str:
+        """Say that this is the cluster's, unless another has said so; returns whose it is.
+
+        Where that has vanished, whoever claims first has it.
+        """
 
     async def wait_ms(self, what: str, who: str, *, per_minute: int) -> int:
         """Take one from a bucket that holds `per_minute` and gains as many a minute.

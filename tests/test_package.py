@@ -1,4 +1,4 @@
-"""What `pip install` puts on a machine: every file that Parley runs on, and nothing of its tests."""
+"""What `pip install` puts on a machine: every file that Parley runs on, and none of its tests."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ class Caller:
     async def perform(self, command: Any, work: Callable[[Any, Any], Awaitable[None]]) -> None:
         await perform(self, command, work)
 
-    def reached(self, conv: Any, seq: int, head: int) -> None:
+    def reached(self, conv: str, seq: int, head: int) -> None:
         """An answer told the client of everything up to `seq`."""
-        self.peer.say(Reached(self.number, conv.name, seq, head))
+        self.peer.say(Reached(self.number, conv, seq, head))
 
     # Mailboxes
 

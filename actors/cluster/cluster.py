@@ -25,6 +25,7 @@ from actors.cluster.peer import Peer
 from actors.cluster.placement import Placement, new_incarnation
 from actors.cluster.rounds import Rounds
 from actors.cluster.route import Remote, Route
+from actors.cluster.silence import Silence
 from actors.cluster.status import status
 from actors.faults import log_outage
 from broker.wire.errors import ByeCode
@@ -79,6 +80,7 @@ class Cluster:
         """Each is used once, for a session of a link or an attempt of a route."""
         self.peers: dict[str, Peer] = {}
         self.rounds = Rounds(self)
+        self.silence = Silence(self)
         self.following = Following(self)
         self.heads = Heads(self)
         self.routes: dict[int, Route] = {}
@@ -195,6 +197,7 @@ class Cluster:
                     self._begin(peer)
                 peer.mark_dirty()
             self.rounds.look(now)
+            self.silence.look(now)
             for route in list(self.routes.values()):
                 route.expire(now)
                 if not route.pending:
@@ -284,6 +287,15 @@ class Cluster:
                     await self.node.store.put_away(idle)
                 except Unavailable as error:
                     log_outage(error)  # they stay open: who asks for their heads, asks here
+
+    def keep(self, slots: Collection[int]) -> None:
+        """They were to be another node's, and are not: go on with what was given up for that."""
+        self.reroute()
+        self.take_up([conv for conv in self.doubtful if slot_of(conv) in slots])
+
+    def gave_away(self, slots: Collection[int]) -> None:
+        """They are another node's. Should they come back, the log says whom to doubt."""
+        self.doubtful = {conv for conv in self.doubtful if slot_of(conv) not in slots}
 
     async def resolved(self, slots: Collection[int]) -> None:
         """Wait until no other node has commands of clients here for these slots."""

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 
 from actors.faults import log_outage
 from actors.images import Drafts
-from actors.memory import draft_again
 from actors.subscribers import Subscribers
 from storage.errors import Unavailable
-from storage.records import decode_entry
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
@@ -53,8 +51,8 @@ class Follower:
         self.owner: Peer | None = None
         """None: it was this node's, or its owner is gone, and nobody else has spoken yet."""
         self.epoch = 0
-        self.members: dict[int, None] = {}
-        """Users with a session here whom the owner tells."""
+        self.members: dict[int, int] = {}
+        """Users with a session here whom the owner tells; each what comes after this entry."""
         self.subscribers = Subscribers(cluster.node, self)
         self.used_at = cluster.node.now()
         self._ended = False
@@ -65,22 +63,37 @@ class Follower:
 
     # Who is told
 
-    def admit(self, user: int) -> bool:
-        """A member is told from here on; False if they were before."""
+    def admit(self, user: int, after: int, came: int) -> bool:
+        """A member, since the entry `came`, is told what comes after `after`.
+
+        False if they were told before: then it goes on, unless they were no member in between.
+        """
         if user in self.members:
+            if came - 1 > self.head:
+                self.members[user] = after
+                self._fall_behind_of(user)
             return False
-        self.members[user] = None
+        self.members[user] = after
         registry = self._cluster.node.registry
         registry.interested(user, self)
         for connection in registry.connections_of(user):
             self.subscribe(connection)
-            if self.lags and not connection.closing:
-                connection.fall_behind(self)  # what is yet to be told is from before they came
         return True
+
+    def _fall_behind_of(self, user: int) -> None:
+        for connection in self._cluster.node.registry.connections_of(user):
+            if not connection.closing:
+                connection.fall_behind(self)
+
+    def find_gone(self, user: int) -> None:
+        """One who was told is no member any more, and how that came they were not told: the answer
+        to their pull says it."""
+        self._fall_behind_of(user)
+        self.expel(user)
 
     def expel(self, user: int) -> None:
         """A member is told no more."""
-        if self.members.pop(user, 0) is None:
+        if self.members.pop(user, None) is not None:
             registry = self._cluster.node.registry
             registry.lost_interest(user, self)
             for connection in registry.connections_of(user):
@@ -88,8 +101,11 @@ class Follower:
                 connection.no_longer_behind(self.name)
 
     def subscribe(self, connection: Connection) -> None:
-        """Live entries from the next one on."""
-        self.subscribers.add(connection)
+        """Live entries from the next one on, unless it is one from before they came."""
+        if self.head >= self.members.get(connection.user, 0):
+            self.subscribers.add(connection)
+        elif not connection.closing:
+            connection.fall_behind(self)
 
     def unsubscribe(self, outbox: Outbox) -> None:
         self.subscribers.discard(outbox)
@@ -105,6 +121,11 @@ class Follower:
         self.members.clear()
         self._pending.clear()
         self._ended = True
+
+    @property
+    def told(self) -> int:
+        """As that of who writes it: up to where those here are told."""
+        return self.head
 
     @property
     def lags(self) -> bool:
@@ -194,9 +215,5 @@ class Follower:
         if len(payloads) < wanted:
             self.fall_behind(self._last)
             return
-        drafts = Drafts()
-        for payload in payloads:
-            draft_again(drafts, decode_entry(payload), payload)
         self.head = after + len(payloads)
-        self._cluster.node.flusher.settle()
-        self.subscribers.fan_out(drafts)
+        self.subscribers.tell_stored(payloads)

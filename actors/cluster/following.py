@@ -36,7 +36,7 @@ class Following:
         """Who here is a member, and from where on they are told."""
         active = self._node.registry.conversations.get(word.conv)
         if active is not None:
-            if word.epoch <= active.epoch:
+            if word.epoch <= max(active.epoch, self._cluster.placement.owned.get(active.slot, 0)):
                 return
             self._cluster.placement.lost(f"{word.conv} has another writer")
         follower = self.followers.get(word.conv)
@@ -53,9 +53,10 @@ class Following:
         if word.whole:
             kept = set(users)
             for user in [user for user in follower.members if user not in kept]:
-                follower.expel(user)
+                follower.find_gone(user)
         here = self._cluster.here
-        new = [user for user in users if follower.admit(user)]
+        came = dict(zip(word.users, word.came, strict=True))
+        new = [user for user in users if follower.admit(user, word.head, came[user])]
         self._doubt(follower, [user for user in new if word.doubt or here.late(user)])
         follower.lack(word.head)
         self.drop_if_empty(follower)
@@ -144,16 +145,21 @@ class Following:
     def follow_on(self, conversation: Conversation) -> None:
         """A conversation of ours is so no more: the clients here were told up to its head."""
         registry = self._node.registry
-        users = [user for user in conversation.members if user in registry.sessions]
+        # Not those whose coming is not told yet: that is up to whoever finds it in the log.
+        members = [
+            member
+            for member in conversation.members.values()
+            if member.user in registry.sessions and member.since <= conversation.told
+        ]
         for user in conversation.members:
             registry.lost_interest(user, conversation)
-        if not users:
+        if not members:
             return
-        follower = Follower(self._cluster, conversation.name, conversation.head)
+        follower = Follower(self._cluster, conversation.name, conversation.told)
         follower.epoch = conversation.epoch
         self.followers[conversation.name] = follower
-        for user in users:
-            follower.admit(user)
+        for member in members:
+            follower.admit(member.user, follower.head, member.since)
 
     def inherit(self, conv: str) -> Follower | None:
         """The follower of a conversation that is ours now; its part is over."""

@@ -1,4 +1,7 @@
-"""How far conversations are that a writer has in hand: only the writer knows, here or elsewhere."""
+"""How far conversations are that a writer has in hand: only the writer knows, here or elsewhere.
+
+A user asks, and is told no more than a member may know at that moment.
+"""
 
 from __future__ import annotations
 
@@ -34,33 +37,47 @@ class HeadQuery(Struct):
     id: int = 0
 
 
+class MemberHead(Struct):
+    """A head, and since which entry who asked is a member; None: they are none."""
+
+    head: Head
+    since: int | None
+
+
+def head_for(conv: Conversation, user: int) -> MemberHead:
+    """As the conversation stands: not more than what is durable."""
+    member = conv.members.get(user)
+    return MemberHead(Head(conv.head, conv.ts), member.since if member is not None else None)
+
+
 class Asker:
-    """Gathers the heads of conversations of this node; it is to them what a connection is.
+    """Gathers the heads of a user's conversations of this node; to them it is as a connection.
 
     A conversation that is not active is taken up. One that fails, or goes to another node
     meanwhile, is left out.
     """
 
-    def __init__(self, node: Node, convs: Sequence[str]) -> None:
+    def __init__(self, node: Node, user: int, convs: Sequence[str]) -> None:
         self.node = node
-        self.user = 0
+        self.user = user
         self.closing = False
-        self.heads: dict[str, Head] = {}
+        self.heads: dict[str, MemberHead] = {}
         self._left = len(convs)
         self._done = trio.Event()
         for conv in convs:
             actor = node.registry.conversations.get(conv)
             if actor is not None and actor.loaded:
-                self.heads[conv] = Head(actor.head, actor.ts)
+                self.heads[conv] = head_for(actor, user)
                 self._count()
-            elif node.registry.owns(conv):
-                node.registry.conversation(conv).post(self, HeadQuery(), _tell_head)  # type: ignore[arg-type]
-            else:
+            elif not node.registry.owns(conv) or not self._post(node.registry.conversation(conv)):
                 self._count()
         if not convs:
             self._done.set()
 
-    async def wait(self) -> dict[str, Head]:
+    def _post(self, conversation: Conversation) -> bool:
+        return conversation.post(self, HeadQuery(), _tell_head)  # type: ignore[arg-type]
+
+    async def wait(self) -> dict[str, MemberHead]:
         """What is known when all have answered."""
         await self._done.wait()
         return self.heads
@@ -72,7 +89,7 @@ class Asker:
 
     # What a conversation calls of a connection
 
-    def answer_all(self, replies: list[tuple[str, Head]]) -> None:
+    def answer_all(self, replies: list[tuple[str, MemberHead]]) -> None:
         for conv, head in replies:
             self.heads[conv] = head
             self._count()
@@ -88,8 +105,8 @@ class Asker:
 
 
 def _tell_head(conv: Conversation, connection: Caller, command: HeadQuery) -> None:
-    # Not more than what is durable: what this very turn appends is told when it is.
-    conv.answer(connection, command.id, (conv.name, Head(conv.head, conv.ts)))  # type: ignore[arg-type]
+    reply = conv.name, head_for(conv, connection.user)
+    conv.answer(connection, command.id, reply)  # type: ignore[arg-type]
 
 
 class Heads:
@@ -98,14 +115,14 @@ class Heads:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._tags = count(1)
-        self._answers: dict[int, tuple[trio.Event, list[tuple[str, int, int]]]] = {}
+        self._answers: dict[int, tuple[trio.Event, list[tuple[str, int, int, int]]]] = {}
 
-    async def of(self, convs: Sequence[str]) -> dict[str, Head]:
-        """How far these are; only their writers know. Raises `Unavailable`."""
-        heads: dict[str, Head] = {}
+    async def of(self, user: int, convs: Sequence[str]) -> dict[str, MemberHead]:
+        """How far these are for a user; only their writers know. Raises `Unavailable`."""
+        heads: dict[str, MemberHead] = {}
         with trio.move_on_after(TIMEOUT_S):
             while missing := [conv for conv in convs if conv not in heads]:
-                heads |= await self._ask(missing)
+                heads |= await self._ask(user, missing)
                 if len(heads) < len(convs):
                     self._cluster.placement.look_soon()
                     await trio.sleep(ASK_AGAIN_S)
@@ -113,7 +130,7 @@ class Heads:
             raise Unavailable("the node of a conversation cannot be reached")
         return heads
 
-    async def _ask(self, convs: Sequence[str]) -> dict[str, Head]:
+    async def _ask(self, user: int, convs: Sequence[str]) -> dict[str, MemberHead]:
         placement, peers = self._cluster.placement, self._cluster.peers
         own: list[str] = []
         others: dict[Peer, list[str]] = {}
@@ -124,32 +141,42 @@ class Heads:
                 own.append(conv)
             elif inbox is not None and inbox in peers:
                 others.setdefault(peers[inbox], []).append(conv)
-        heads: dict[str, Head] = {}
+        heads: dict[str, MemberHead] = {}
         async with trio.open_nursery() as nursery:
             for peer, asked in others.items():
-                nursery.start_soon(self._ask_peer, peer, asked, heads)
+                nursery.start_soon(self._ask_peer, peer, user, asked, heads)
             if own:
-                heads |= await Asker(self._cluster.node, own).wait()
+                heads |= await Asker(self._cluster.node, user, own).wait()
         return heads
 
-    async def _ask_peer(self, peer: Peer, convs: list[str], heads: dict[str, Head]) -> None:
+    async def _ask_peer(
+        self, peer: Peer, user: int, convs: list[str], heads: dict[str, MemberHead]
+    ) -> None:
         tag = next(self._tags)
         waiting = self._answers[tag] = (trio.Event(), [])
         try:
-            peer.say(w.AskHeads(tag, convs))
+            peer.say(w.AskHeads(tag, user, convs))
             self._cluster.node.flusher.kick()
             with trio.move_on_after(TIMEOUT_S / 4):
                 await waiting[0].wait()
         finally:
             del self._answers[tag]
-        heads |= {conv: Head(seq, ts) for conv, seq, ts in waiting[1]}
+        heads |= {
+            conv: MemberHead(Head(seq, ts), since if since >= 0 else None)
+            for conv, seq, ts, since in waiting[1]
+        }
 
     async def answer(self, peer: Peer, word: w.AskHeads) -> None:
         """Tell a peer how far conversations of this node are."""
-        asker = Asker(self._cluster.node, word.convs)
+        asker = Asker(self._cluster.node, word.user, word.convs)
         with trio.move_on_after(TIMEOUT_S):
             await asker.wait()
-        heads = [(conv, head.seq, head.ts) for conv, head in asker.heads.items()]
+        heads = [
+            (conv, found.head.seq, found.head.ts, -1 if found.since is None else found.since)
+            for conv, found in asker.heads.items()
+        ]
+        if not self._cluster.placement.good():
+            heads = []  # others may have written more
         peer.say(w.Heads(word.tag, heads))
         self._cluster.node.flusher.kick()
 

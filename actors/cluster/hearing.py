@@ -34,6 +34,8 @@ def _confirm(cluster: Cluster, peer: Peer, word: w.Confirm) -> None:
 
 
 def _start(cluster: Cluster, peer: Peer, word: w.Start) -> None:
+    # What is not said again in this session is put away, though we were not told.
+    cluster.following.orphan(peer)
     peer.reset_users(word.users, word.hidden)
     peer.rejoin()
     peer.mark_dirty()
@@ -50,8 +52,7 @@ def _gone(cluster: Cluster, peer: Peer, word: w.Gone) -> None:
 
 def _changed(cluster: Cluster, peer: Peer, word: w.Changed) -> None:
     for user in word.users:
-        if user in peer.users:
-            peer.arrived([user], [user] if word.hidden else [])
+        cluster.here.changed(user, word.hidden)
         cluster.node.presence.changed(user)
 
 
@@ -108,13 +109,8 @@ def _moved(cluster: Cluster, peer: Peer, word: w.Moved) -> None:
 
 def _reached(cluster: Cluster, peer: Peer, word: w.Reached) -> None:
     connection = cluster.node.connection_numbered(word.connection)
-    if connection is None:
-        return
-    follower = cluster.following.followers.get(word.conv)
-    if follower is not None:
-        connection.reached(follower, word.seq, max(word.head, follower.head))
-    elif word.seq >= word.head:
-        connection.no_longer_behind(word.conv)
+    if connection is not None:
+        connection.reached(word.conv, word.seq, word.head)
 
 
 def _ask_heads(cluster: Cluster, peer: Peer, word: w.AskHeads) -> None:

@@ -120,9 +120,16 @@ class Here:
 
     def hide(self, user: int, hidden: bool) -> None:
         """Whether others may learn that the user is here; or something else of them has changed."""
+        self.changed(user, hidden)
+        self._cluster.tell_all(w.Changed([user], hidden))
+
+    def changed(self, user: int, hidden: bool) -> None:
+        """Likewise, as another node has told us."""
         if user in self._users:
             self._users[user] = hidden
-        self._cluster.tell_all(w.Changed([user], hidden))
+            self._cluster.node.registry.hide(user, hidden)
+        for peer in [*self._cluster.node.registry.peers_of(user)]:
+            peer.arrived([user], [user] if hidden else [])
 
     def confirmed(self) -> None:
         """A peer has confirmed something, or is no longer waited for."""

@@ -15,7 +15,9 @@ from msgspec import Raw, Struct
 from actors.cluster.words import AnyWord, Envelope, Sealed
 
 RESTART_AFTER_S = 0.5
-"""A session that was begun is given this long to be confirmed before another is begun."""
+"""A session that was begun is given this long to be confirmed before another is begun; twice as
+long after each that never was, since the way may just be slow."""
+RESTART_AFTER_MAX_S = 8.0
 CONTACT_S = 3.0
 """A peer that has confirmed nothing new for this long is out of contact: nobody waits for it."""
 
@@ -37,6 +39,7 @@ class Link:
         "_began_at",
         "_confirmed_at",
         "_me",
+        "_patience_s",
         "_sessions",
         "_waiting_since",
         "confirmed",
@@ -64,6 +67,7 @@ class Link:
         """They have said their last word."""
         self.heard_session = 0
         self.heard = 0
+        self._patience_s = RESTART_AFTER_S
         self._began_at = now - RESTART_AFTER_S
         self._confirmed_at = now
         self._waiting_since = now
@@ -72,10 +76,14 @@ class Link:
 
     def may_begin(self, now: float) -> bool:
         """Whether it is time for a new session."""
-        return self.lost and not self.left and now - self._began_at >= RESTART_AFTER_S
+        return self.lost and not self.left and now - self._began_at >= self._patience_s
 
     def begin(self, now: float) -> None:
         """Begin a session; the next envelope must hold the whole state."""
+        if self.confirmed:
+            self._patience_s = RESTART_AFTER_S
+        elif self.session:
+            self._patience_s = min(2 * self._patience_s, RESTART_AFTER_MAX_S)
         self.session = next(self._sessions)
         self.number = self.confirmed = 0
         self.lost = False
@@ -99,7 +107,10 @@ class Link:
 
     def hear(self, envelope: Envelope, now: float) -> Heard:
         """Take the next envelope of the other half."""
-        self._take_confirmation(envelope, now)
+        follows = envelope.number == (
+            self.heard + 1 if envelope.session == self.heard_session else 1
+        )
+        self._take_confirmation(envelope, now, follows=follows)
         if envelope.session != self.heard_session:
             if envelope.number != 1:
                 self.heard_session = self.heard = 0  # its beginning did not come
@@ -114,13 +125,14 @@ class Link:
         self.heard += 1
         return Heard(envelope.words)
 
-    def _take_confirmation(self, envelope: Envelope, now: float) -> None:
+    def _take_confirmation(self, envelope: Envelope, now: float, *, follows: bool) -> None:
         if self.session and envelope.heard_session == self.session:
-            if envelope.heard > self.confirmed:
+            # Not where words are missing that were said before it: what is confirmed is answered.
+            if envelope.heard > self.confirmed and follows:
                 self.confirmed = envelope.heard
                 self._waiting_since = now
             self._confirmed_at = now
-        elif now - self._began_at >= RESTART_AFTER_S:
+        elif now - self._began_at >= self._patience_s:
             self.lost = True
 
     # How it stands

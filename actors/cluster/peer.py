@@ -37,6 +37,8 @@ ENVELOPE_MAX_BYTES = 256 * 1024
 """Words beyond go in the next envelope; a single word may be larger."""
 EPHEMERAL_MAX_BYTES = 1024 * 1024
 """With more than this unsent, what may be missed is not said."""
+NEVER_PASSED = (-1, 0)
+"""A mark on a link on which nothing arrives."""
 
 
 class _First(msgspec.Struct):
@@ -147,6 +149,8 @@ class Peer:
         """Likewise, for those who can wait until the other node says something anyway."""
         self.mark_dirty()
         self.flush()
+        if self.link.lost:
+            return NEVER_PASSED  # what was said may have been dropped
         return self.link.session, self.link.number
 
     def passed(self, mark: tuple[int, int]) -> bool:
@@ -184,13 +188,15 @@ class Peer:
             same = join is not None and (join.conv, join.head) == (ledger.name, ledger.told)
             if join is not None and same and (join.doubt or not doubt):
                 join.users.append(user)
+                join.came.append(ledger.members[user].since)
                 return
             self._settle_join()
             self._join = self._joined(ledger, [user], whole=False, doubt=doubt)
         self.mark_dirty()
 
     def _joined(self, ledger: Ledger, users: list[int], *, whole: bool, doubt: bool) -> Join:
-        return Join(ledger.name, ledger.epoch, ledger.told, users, whole, doubt)
+        came = [ledger.members[user].since for user in users]
+        return Join(ledger.name, ledger.epoch, ledger.told, users, came, whole, doubt)
 
     def _settle_join(self) -> None:
         join, self._join = self._join, None

@@ -69,6 +69,8 @@ class Placement:
         self._good_until = float("-inf")
         self._beaten = False
         self._first_in_doubt = False
+        self._said = (0, 0.0)
+        """The beat that was said last, and when it was first said."""
         self._releasing: set[int] = set()
         self._uncertain: set[int] = set()
         """Given away by a claim of which nobody knows whether it took place."""
@@ -138,6 +140,9 @@ class Placement:
             conversations=len(self._node.registry.conversations),
             lag_ms=self._cluster.lag_ms(),
         )
+        if self._said[0] != record.beat:
+            self._said = record.beat, started
+        started = self._said[1]  # others may have seen it stand still since
         with trio.move_on_after(self.lease_s) as scope:
             done = await self._leases.beat(record)
         if self.me.incarnation != me.incarnation:
@@ -162,6 +167,7 @@ class Placement:
         log.error("%s has lost its lease: %s", self.me.incarnation, why)
         self._good_until = float("-inf")
         self._beaten = False
+        self._said = (0, 0.0)
         self.owned.clear()
         self._releasing.clear()
         self._uncertain.clear()
@@ -210,6 +216,8 @@ class Placement:
                 log.warning("%s is dead: its beat stood still for a lease", incarnation)
                 del present[incarnation]
         self.seen = present
+        for name in self._scores.keys() - {seen.record.node for seen in present.values()}:
+            del self._scores[name]
         self._cluster.set_peers(self.inboxes())
 
     def learn(self, records: Iterable[SlotRecord]) -> None:
@@ -328,6 +336,9 @@ class Placement:
             self._uncertain -= slots
         finally:
             self._releasing -= slots
+            if kept := slots & self.owned.keys():
+                self._cluster.keep(kept)
+        self._cluster.gave_away(slots)
         self.learn(found)
         self._cluster.tell_slots(found)
 

@@ -49,15 +49,16 @@ def _node(cluster: Cluster, incarnation: str, owners: dict[str, int]) -> dict[st
         "beat_age_ms": round((now - seen.since) * 1000),
         "lag_ms": record.lag_ms,
         "users": len(peer.users) if peer is not None else len(cluster.here),
-        "link": _link(peer, now) if peer is not None else None,
+        "link": _link(cluster, peer, incarnation, now) if peer is not None else None,
     }
 
 
-def _link(peer: Peer, now: float) -> dict[str, object]:
+def _link(cluster: Cluster, peer: Peer, incarnation: str, now: float) -> dict[str, object]:
     return {
         "in_step": peer.link.in_step(now),
         "session": peer.link.session,
         "sent": peer.link.number,
         "confirmed": peer.link.confirmed,
         "lag_ms": round(peer.link.lag_s(now) * 1000),
+        "silent_ms": round(cluster.silence.seconds(incarnation, now) * 1000),
     }

@@ -79,6 +79,7 @@ class Join(Word, tag="join"):
     """These users of yours are members, and get live what comes after `head`.
 
     `whole`: and no others are; the first word about a conversation in a session, or under an epoch.
+    `came`: with which entry each became a member; whoever was one before that was none in between.
     `doubt`: the owner cannot say what they were told before. If you do not know either, they are
     behind.
     """
@@ -87,6 +88,7 @@ class Join(Word, tag="join"):
     epoch: int
     head: int
     users: list[int]
+    came: list[int]
     whole: bool
     doubt: bool
 
@@ -174,17 +176,19 @@ class Moved(Word, tag="moved"):
 
 
 class AskHeads(Word, tag="ask-heads"):
-    """What are the newest entries of these conversations?"""
+    """What are the newest entries of these conversations of a user?"""
 
     tag: int
+    user: int
     convs: list[str]
 
 
 class Heads(Word, tag="heads"):
-    """(conv, seq, ts) of each that is mine; the others are not."""
+    """(conv, seq, ts, since) of each that is mine; the others are not. `since` is as a member's, or
+    -1 where the user is none."""
 
     tag: int
-    heads: list[tuple[str, int, int]]
+    heads: list[tuple[str, int, int, int]]
 
 
 class Slots(Word, tag="slots"):

@@ -16,7 +16,7 @@ from broker.cli.failures import Failure, Misconfigured, only_leaf
 from broker.config_sources import ConfigError
 from broker.security.secret import SecretError
 from broker.wire.errors import Refusal
-from storage.errors import StoreError
+from storage.errors import StoreError, UnsafeSettings
 
 COMMANDS = {
     "serve": ("broker.cli.serve", "Run the broker."),
@@ -75,6 +75,8 @@ def _expected(error: BaseException) -> BaseException:
         case ConfigError():
             intro = "the configuration cannot be used:"
             return Misconfigured("\n  ".join([intro, *error.problems]))
+        case UnsafeSettings():
+            return Misconfigured(str(error))
         case Refusal():
             return Failure(error.message)
         case OSError() if error.errno != errno.EPIPE:

@@ -84,7 +84,7 @@ def _reply(
     ]
     connection.ok(command.id, entries=entries, head=head)
     if command.after is not None:
-        connection.reached(conv, max(first + stop - 1, command.after), head)
+        connection.reached(conv.name, max(first + stop - 1, command.after), head)
 
 
 def fitting(payloads: list[bytes], frame_bytes: int, newest: bool) -> tuple[int, int]:

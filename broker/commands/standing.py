@@ -17,6 +17,7 @@ from broker.wire.limits import UNREAD_WINDOW_ENTRIES
 from storage.names import direct_users
 
 if TYPE_CHECKING:
+    from actors.cluster.heads import MemberHead
     from actors.connection import Connection
     from actors.conversation import Conversation
     from actors.node import Node
@@ -124,15 +125,23 @@ async def standings(
     if node.cluster is not None:
         # Again, since meanwhile one that was active here may have gone to another node.
         while elsewhere := [m for m in memberships if m.head.open and not active(node, m.conv)]:
-            heads = await node.cluster.heads.of([m.conv for m in elsewhere])
-            for membership in elsewhere:
-                membership.head = heads[membership.conv]
+            heads = await node.cluster.heads.of(connection.user, [m.conv for m in elsewhere])
+            known = [m for m in memberships if m.conv not in heads]
+            memberships = known + [m for m in elsewhere if _still_good(m, heads[m.conv])]
     found = []
     for membership in memberships:
         standing = stand(node, connection.user, membership)
         if standing is not None:
             found.append(standing)
     return found
+
+
+def _still_good(membership: Membership, found: MemberHead) -> bool:
+    """Whether the user is a member still; the head, and when they came, are what is found."""
+    if found.since is None:
+        return False
+    membership.head, membership.since = found.head, found.since
+    return True
 
 
 def stand(node: Node, user: int, membership: Membership) -> Standing | None:
@@ -142,6 +151,7 @@ def stand(node: Node, user: int, membership: Membership) -> Standing | None:
     if actor is not None:
         if user not in actor.members:
             return None
+        membership.since = actor.members[user].since  # they may have left and come again
         # What the store has and readers may not know of yet is told live in a moment.
         head, ts = actor.head, actor.ts
         mark = actor.marks.get(user)

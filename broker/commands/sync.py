@@ -133,7 +133,4 @@ def _catch_up(connection: Connection, conv: str, last: int, item: dict[str, Any]
         # It has moved on while the entries were read, and the client goes by this head.
         item["head"] = actor.head
         item["more"] = True
-    if actor is not None:
-        connection.reached(actor, last, item["head"])
-    elif last >= item["head"]:
-        connection.no_longer_behind(conv)
+    connection.reached(conv, last, item["head"])

@@ -10,8 +10,14 @@ import trio
 from storage.cassandra.session import Connected
 from storage.cassandra.settings import CassandraSettings, parse_url
 from storage.cassandra.store import CassandraStore
+from storage.errors import UnsafeSettings
 
 __all__ = ["CassandraSettings", "CassandraStore", "open_cassandra", "parse_url"]
+
+PLACE_NAME = "place"
+"""Under which processes agree where conditional writes are decided."""
+EVERYWHERE = "all data centres"
+"""The place where no single data centre decides; no name of one has a blank."""
 
 
 @asynccontextmanager
@@ -19,15 +25,27 @@ async def open_cassandra(settings: CassandraSettings) -> AsyncIterator[Cassandra
     """The store in a keyspace, whose schema must be there (`storage.cassandra.schema.apply`).
 
     On leaving, what is under way has been answered or given up. Raises `Unavailable` (naming the
-    cluster) where it cannot be reached, refuses the login, or has no schema; `SchemaTooNew`.
+    cluster) where it cannot be reached, refuses the login, or has no schema; `SchemaTooNew`;
+    `UnsafeSettings`.
     """
     connected = await trio.to_thread.run_sync(Connected, settings)
     try:
         store = CassandraStore(connected)
         try:
+            await _check_place(store, connected)
             yield store
         finally:
             await store.bridge.aclose()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(connected.close)
+
+
+async def _check_place(store: CassandraStore, connected: Connected) -> None:
+    """Let the first one's data centre be that of all: each decides its conditional writes alone."""
+    ours = connected.place or EVERYWHERE
+    if (theirs := await store.agree(PLACE_NAME, ours)) != ours:
+        raise UnsafeSettings(
+            f"{connected.settings.where}: dc: this cluster's leases and names are decided in"
+            f" {theirs}, and with these settings they would be in {ours}"
+        )

@@ -80,7 +80,10 @@ class Bridge:
         """
         gathered = _Gathered(len(statements))
         for index, statement in enumerate(statements):
-            await self._permit()
+            try:
+                await self._permit()
+            except Unavailable as error:
+                raise Unavailable(str(error), applied=None if index else False) from error
             self._send(_Request(gathered, index), statement, profile)
         if gathered.left:
             gathered.task = trio.lowlevel.current_task()

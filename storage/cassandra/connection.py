@@ -20,12 +20,11 @@ from cassandra.policies import (
     DCAwareRoundRobinPolicy,
     FallthroughRetryPolicy,
     RetryPolicy,
-    RoundRobinPolicy,
     TokenAwarePolicy,
 )
 from cassandra.query import dict_factory, tuple_factory
 
-from storage.cassandra.failures import DRIVER_ERRORS, translated
+from storage.cassandra.failures import DRIVER_ERRORS, nowhere, translated
 from storage.cassandra.settings import CassandraSettings
 from storage.errors import Unavailable
 
@@ -74,6 +73,8 @@ def told(settings: CassandraSettings) -> Iterator[None]:
         yield
     except DRIVER_ERRORS as error:
         text = str(translated(error)).removeprefix("Cassandra: ")
+        if settings.dc and nowhere(error):
+            text = f"dc: no node in {settings.dc} can be reached ({text})"
         raise Unavailable(f"{settings.where}: {text}", applied=None) from error
 
 
@@ -100,11 +101,10 @@ def connect(settings: CassandraSettings) -> Cluster:
 
 
 def _profiles(settings: CassandraSettings) -> dict[object, ExecutionProfile]:
-    nodes = DCAwareRoundRobinPolicy(settings.dc) if settings.dc else RoundRobinPolicy()
-    token_aware = TokenAwarePolicy(nodes)
+    # Without a name, the driver takes the data centre of the first of our hosts that it reaches.
+    token_aware = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.dc))
     level = ConsistencyLevel.name_to_value[settings.consistency]
-    local = settings.consistency.startswith("LOCAL") or settings.consistency == "ONE"
-    serial = ConsistencyLevel.LOCAL_SERIAL if local else ConsistencyLevel.SERIAL
+    serial = ConsistencyLevel.LOCAL_SERIAL if settings.is_local else ConsistencyLevel.SERIAL
     seconds = settings.timeout_ms / 1000
 
     def profile(**more: object) -> ExecutionProfile:

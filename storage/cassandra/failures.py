@@ -55,6 +55,8 @@ def translated(error: BaseException, *, tried: int = 1) -> BaseException:
 
 def _applied(error: BaseException, tried: int) -> bool | None:
     if isinstance(error, NoHostAvailable):
+        if nowhere(error):
+            return False
         return False if all(_never_sent(each) for each in error.errors.values()) else None
     return False if tried <= 1 and isinstance(error, _REFUSED) else None
 
@@ -65,7 +67,14 @@ def _never_sent(error: BaseException) -> bool:
     return isinstance(error, _REFUSED) or type(error) is ConnectionException
 
 
+def nowhere(error: BaseException) -> bool:
+    """Whether there is no node at all that could be asked: then the driver lists only our hosts."""
+    return isinstance(error, NoHostAvailable) and not isinstance(error.errors, dict)
+
+
 def _text(error: BaseException) -> str:
+    if nowhere(error):
+        return str(error.args[0])
     if isinstance(error, NoHostAvailable) and error.errors:
         reasons = {f"{host}: {each}" for host, each in error.errors.items()}
         return f"no node could do it ({'; '.join(sorted(reasons))})"

@@ -44,10 +44,15 @@ class CassandraLeases:
         else:
             beat = record.beat
             write = self._bind("next_beat", beat, encoded, record.incarnation, beat - 1)
-        if await self._applied(write):
+        applied = await self._applied(write)
+        if applied:
             return True
         # In doubt, or said twice: what is there decides.
-        return await self._beat_of(record.incarnation) == record.beat
+        found = await self._beat_of(record.incarnation)
+        if applied is None and (found or 0) == record.beat - 1:
+            # It was not written, and nobody has held the node for dead: it may say so again.
+            raise Unavailable("Cassandra: a beat was not written", applied=None)
+        return found == record.beat
 
     async def nodes(self) -> list[NodeRecord]:
         """See `Leases.nodes`."""

@@ -19,6 +19,7 @@ from msgspec import Struct
 from storage.cassandra.bridge import Bridge
 from storage.cassandra.connection import READ
 from storage.cassandra.statements import Statements
+from storage.cassandra.versions import epoch_of
 from storage.names import slot_of
 
 BUCKET_ENTRIES = 5_000
@@ -40,6 +41,11 @@ class HeadRow(Struct, frozen=True):
     fence: int = 0
     """The highest epoch under which the log was taken up, if that was after its first entry."""
     exists: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """The highest under which the log is known to have been taken up."""
+        return max(self.fence, epoch_of(self.version))
 
 
 class LogRow(Struct, gc=False):

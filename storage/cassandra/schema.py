@@ -14,6 +14,7 @@ from cassandra import InvalidRequest
 from cassandra.cluster import Session
 
 from storage.cassandra.connection import connect, told
+from storage.cassandra.replication import as_cql, check_replication
 from storage.cassandra.settings import CassandraSettings
 from storage.errors import SchemaTooNew, Unavailable
 
@@ -45,7 +46,8 @@ def show(settings: CassandraSettings) -> str:
 async def apply(settings: CassandraSettings) -> int:
     """Make the keyspace and take the steps that are missing; how many these were.
 
-    Raises `SchemaTooNew`, `Unavailable`. What was done before a failure is not done again.
+    Raises `SchemaTooNew`, `Unavailable`, and `UnsafeSettings` where the keyspace is there with
+    other copies than are asked for. What was done before a failure is not done again.
     """
     return await trio.to_thread.run_sync(apply_blocking, settings)
 
@@ -67,6 +69,7 @@ def apply_blocking(settings: CassandraSettings) -> int:
         with told(settings):
             session = cluster.connect()
             _change(session, _keyspace(settings), settings)
+            check_replication(cluster, settings)
             session.set_keyspace(settings.keyspace)
             _refuse_newer(before := _version(session, settings), settings)
             _change(session, _VERSIONS, settings)
@@ -110,13 +113,8 @@ def _recorded(number: int) -> str:
 
 
 def _keyspace(settings: CassandraSettings) -> str:
-    copies = ", ".join(
-        f"'{dc or 'replication_factor'}': {number}" for dc, number in settings.replication
-    )
-    return (
-        f"CREATE KEYSPACE IF NOT EXISTS {settings.keyspace}"
-        f" WITH replication = {{'class': 'NetworkTopologyStrategy', {copies}}}"
-    )
+    copies = as_cql(settings.wanted_replication)
+    return f"CREATE KEYSPACE IF NOT EXISTS {settings.keyspace} WITH replication = {copies}"
 
 
 def _statements(script: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from cassandra.cluster import Cluster, Session
 
 from storage.cassandra.connection import connect, told
+from storage.cassandra.replication import checked_place
 from storage.cassandra.schema import check
 from storage.cassandra.settings import CassandraSettings
 from storage.cassandra.statements import Statements
@@ -20,13 +21,15 @@ class Connected:
     """What a store needs of the driver."""
 
     def __init__(self, settings: CassandraSettings) -> None:
-        """Raises `Unavailable` where there is no cluster or no schema, `SchemaTooNew`."""
+        """Raises `Unavailable` where there is no cluster or no schema, `SchemaTooNew`, and
+        `UnsafeSettings` where copies are otherwise than the settings are good for."""
         self._cluster: Cluster = connect(settings)
         self.settings = settings
         try:
             with told(settings):
                 self.session: Session = self._cluster.connect()
                 check(self.session, settings)
+                self.place = checked_place(self._cluster, settings)
                 self.statements = Statements(self.session, settings.keyspace)
         except BaseException:
             self._cluster.shutdown()

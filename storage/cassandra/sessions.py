@@ -99,7 +99,10 @@ class Sessions:
             if error.applied is False:
                 raise
             rows = await self._bridge.one(self._bind("session_token", session.id), EXACT)
-            return bool(rows) and rows[0][0] == session.token_hash
+            kept = rows[0][0] if rows else None
+            if kept == old:
+                raise  # Not somebody else's doing: the token is as good as before.
+            return bool(kept == session.token_hash)
         return bool(answer["[applied]"])
 
     async def end_session(self, session: str) -> None:

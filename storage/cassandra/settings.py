@@ -2,9 +2,11 @@
 
 `cassandra://[user[:password]@]host[:port],host…/keyspace?option=…` with the options
 
-- `dc`: the data centre that this process is in; the first host's where it is missing;
+- `dc`: the data centre whose nodes are asked, the same for all processes of a cluster; where it is
+  missing, that of the first host that is reached;
 - `replication`: copies of each row in `dc` (in every data centre where there is no `dc`), as `3`,
-  or by name, as `east:3,west:3`; `1` is for trials on one node;
+  or by name, as `east:3,west:3`; `1` is for trials on one node. A keyspace that is made without has
+  3, and one that is there is left as it is;
 - `consistency` (`LOCAL_QUORUM`), `timeout_ms` (5000);
 - `password_file`; `tls=true`, `ca`, `cert`, `key` (files).
 """
@@ -20,13 +22,16 @@ from msgspec import Struct
 
 DEFAULT_PORT = 9042
 DEFAULT_TIMEOUT_MS = 5_000
+DEFAULT_COPIES = 3
 TIMEOUT_MAX_MS = 600_000
 """A longer time-out is refused: whoever waits that long has given up."""
 PASSWORD_MAX_BYTES = 4_096
 """A larger password file is refused."""
 
-CONSISTENCIES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL", "LOCAL_ONE", "ONE")
-"""Only those that overlap (the first four, or any with one replica) keep what was acknowledged."""
+MAJORITIES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
+"""A read asks one of the copies at least that a write is on."""
+CONSISTENCIES = (*MAJORITIES, "LOCAL_ONE", "ONE")
+"""The last two are for one copy of each row; with more, no store opens."""
 OPTIONS = frozenset(
     {"dc", "replication", "consistency", "timeout_ms", "password_file", "tls", "ca", "cert", "key"}
 )
@@ -42,8 +47,8 @@ class CassandraSettings(Struct, frozen=True, kw_only=True):
     user: str = ""
     password: str = ""
     dc: str = ""
-    replication: tuple[tuple[str, int], ...] = (("", 3),)
-    """(data centre, copies); the name "" is every data centre."""
+    replication: tuple[tuple[str, int], ...] = ()
+    """(data centre, copies), as far as it is told; the name "" is every data centre."""
     consistency: str = "LOCAL_QUORUM"
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     tls: bool = False
@@ -53,6 +58,21 @@ class CassandraSettings(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<{self.where}>"
+
+    @property
+    def wanted_replication(self) -> tuple[tuple[str, int], ...]:
+        """Of a keyspace that is to be made."""
+        return self.replication or ((self.dc, DEFAULT_COPIES),)
+
+    @property
+    def is_majority(self) -> bool:
+        """Whether reads see what was written, however many copies there are."""
+        return self.consistency in MAJORITIES
+
+    @property
+    def is_local(self) -> bool:
+        """Whether one data centre alone decides."""
+        return self.consistency in ("LOCAL_QUORUM", "LOCAL_ONE", "ONE")
 
     @property
     def where(self) -> str:
@@ -80,7 +100,7 @@ def parse_url(url: str) -> CassandraSettings:
         user=unquote(user),
         password=secret,
         dc=_named("dc", options.get("dc", "")),
-        replication=_replication(options.get("replication", "3"), options.get("dc", "")),
+        replication=_replication(options.get("replication", ""), options.get("dc", "")),
         consistency=_consistency(options.get("consistency", "LOCAL_QUORUM")),
         timeout_ms=_number("timeout_ms", options.get("timeout_ms", "5000"), TIMEOUT_MAX_MS),
         tls=_boolean("tls", options.get("tls", "false")),
@@ -128,6 +148,8 @@ def _keyspace(path: str) -> str:
 
 
 def _replication(text: str, dc: str) -> tuple[tuple[str, int], ...]:
+    if not text:
+        return ()
     if text.isdecimal():
         return ((dc, _number("replication", text, 100)),)
     found: dict[str, int] = {}

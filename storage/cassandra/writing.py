@@ -275,7 +275,7 @@ class Writing:
             fenced = {conv for conv in convs if epochs.get(conv)}
             rows = await self._taking.log.head_rows(list(fenced)) if fenced else []
             void = {
-                conv for conv, row in zip(fenced, rows, strict=True) if row.fence > epochs[conv]
+                conv for conv, row in zip(fenced, rows, strict=True) if row.epoch > epochs[conv]
             }
             parts = [
                 part
@@ -298,7 +298,8 @@ class Writing:
             if found.due or not found.opened:
                 found.checkpoint = found.seq
             found.opened, found.due = True, bool(changes.get(conv))
-            self._known.written(conv)
+            if self._known.get(conv) is found:  # else it was taken up again meanwhile
+                self._known.written(conv)
         for append in commit.appends:
             found = known[append.conv]
             found.seq, found.ts = append.last, append.ts

@@ -176,6 +176,12 @@ class MemoryEphemeral:
         self._codes: dict[str, tuple[str, float, int]] = {}
         """By name: the code, until when (in ms) it is good, and the tries that are left."""
         self._sweep_at = SWEEP_MIN_ENTRIES
+        self._cluster = ""
+
+    async def claim(self, cluster: str) -> str:
+        await trio.lowlevel.checkpoint()
+        self._cluster = self._cluster or cluster
+        return self._cluster
 
     async def wait_ms(self, what: str, who: str, *, per_minute: int) -> int:
         await trio.lowlevel.checkpoint()

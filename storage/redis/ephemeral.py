@@ -1,7 +1,8 @@
 """Buckets and codes, each a key that expires by itself and changes in one small script.
 
-The scripts go by their hashes; a server that has forgotten one is sent its text. Buckets go by the
-server's clock: where it jumps, at worst a bucket is full, or empty for a minute.
+And one that stays: which cluster all names with this prefix are of. The scripts go by their hashes;
+a server that has forgotten one is sent its text. Buckets go by the server's clock: where it jumps,
+at worst a bucket is full, or empty for a minute.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class RedisEphemeral:
     def __init__(self, pipeline: Pipeline, prefix: str) -> None:
         self._pipeline = pipeline
         self._prefix = prefix
+
+    async def claim(self, cluster: str) -> str:
+        key = f"{self._prefix}:cluster".encode()
+        (found,) = await self._pipeline.run([(b"SET", key, cluster, b"NX", b"GET")])
+        return cluster if found is None else str(found, "utf-8")
 
     async def wait_ms(self, what: str, who: str, *, per_minute: int) -> int:
         # With its length, no name can be continued into another bucket's.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,31 +15,56 @@ import trio
 from broker.config import Config, Redis, Store
 from broker.config_sources import ConfigError
 from broker.security.secret import SecretError
-from broker.stores import check_secret, open_leases, open_store, open_stores
+from broker.stores import (
+    SECRET_NAME,
+    check_claim,
+    check_names,
+    check_secret,
+    open_leases,
+    open_store,
+    open_stores,
+)
 from storage.cassandra import schema
+from storage.cassandra.connection import connect
 from storage.cassandra.settings import parse_url
 from storage.errors import Unavailable
-from storage.memory.shared import MemoryLeases
+from storage.memory import MemoryEphemeral, MemoryLeases
 from storage.records import User
+from tests.docs.markdown import DOCS
 from tests.helpers.cassandra import own_keyspace
 from tests.helpers.servers import free_port
 
 SECRET = b"s" * 32
 OTHER = b"t" * 32
+OPERATIONS = DOCS / "operations.md"
 
 
-def at(data: Path, *, store: str, redis: str) -> Config:
+def at(data: Path, *, store: str, redis: str, prefix: str = "parley") -> Config:
     """A configuration with these URLs."""
-    return Config(data=data, store=Store(url=store), redis=Redis(url=redis, prefix="test-stores"))
+    return Config(data=data, store=Store(url=store), redis=Redis(url=redis, prefix=prefix))
+
+
+@contextmanager
+def own_store(cassandra_url: str) -> Iterator[tuple[str, str]]:
+    """The URL and the name of a keyspace that nobody else has, with its tables."""
+    with own_keyspace(cassandra_url) as settings:
+        url = urlsplit(cassandra_url)._replace(path=f"/{settings.keyspace}").geturl()
+        schema.apply_blocking(parse_url(url))
+        yield url, settings.keyspace
 
 
 @pytest.fixture
 def config(tmp_path: Path, cassandra_url: str, redis_url: str) -> Iterator[Config]:
-    """Of a cluster that nobody else has, with its tables."""
-    with own_keyspace(cassandra_url) as settings:
-        url = urlsplit(cassandra_url)._replace(path=f"/{settings.keyspace}").geturl()
-        trio.run(schema.apply, parse_url(url))
-        yield at(tmp_path, store=url, redis=redis_url)
+    """Of a cluster that nobody else has."""
+    with own_store(cassandra_url) as (url, name):
+        yield at(tmp_path, store=url, redis=redis_url, prefix=name)
+
+
+@pytest.fixture
+def other_store(cassandra_url: str) -> Iterator[str]:
+    """The URL of another cluster's store."""
+    with own_store(cassandra_url) as (url, _):
+        yield url
 
 
 async def test_one_process_shares_nothing_and_has_its_file_alone(tmp_path: Path) -> None:
@@ -83,6 +110,29 @@ async def test_a_node_with_another_secret_is_refused(config: Config) -> None:
         pass
 
 
+async def test_the_secret_of_a_stopped_cluster_is_changed_as_operations_md_says(
+    config: Config,
+) -> None:
+    async with open_store(config, secret=SECRET):
+        pass
+    told = re.findall(r'cqlsh -e "(DELETE FROM parley\.agreed [^"]*)"', OPERATIONS.read_text())
+    (forget,) = [cql for cql in told if SECRET_NAME in cql]
+    await trio.to_thread.run_sync(run_cql, config, forget)
+    async with open_store(config, secret=OTHER):
+        pass
+    with pytest.raises(SecretError):
+        async with open_store(config, secret=SECRET):
+            pass
+
+
+def run_cql(config: Config, statement: str) -> None:
+    """As an operator would with `cqlsh`, in this cluster's keyspace."""
+    settings = parse_url(config.store.url)
+    cluster = connect(settings)
+    cluster.connect().execute(statement.replace("parley.", f"{settings.keyspace}."))
+    cluster.shutdown()
+
+
 async def test_the_first_secret_is_that_of_all_and_never_kept_itself() -> None:
     leases = MemoryLeases()
     await check_secret(leases, SECRET)
@@ -91,6 +141,44 @@ async def test_the_first_secret_is_that_of_all_and_never_kept_itself() -> None:
         await check_secret(leases, OTHER)
     kept = await leases.agree("secret", "")
     assert SECRET.decode() not in kept
+
+
+async def test_all_nodes_have_their_names_in_redis_where_the_first_has_them() -> None:
+    leases = MemoryLeases()
+    for _ in range(2):
+        await check_names(leases, "parley", 0)
+    for prefix, db in (("parley2", 0), ("parley", 1)):
+        with pytest.raises(ConfigError, match=r"redis\.prefix: .*another: parley in database 0"):
+            await check_names(leases, prefix, db)
+
+
+async def test_two_clusters_do_not_share_a_redis_and_one_that_lost_all_is_nobodys() -> None:
+    ours, theirs = MemoryLeases(), MemoryLeases()
+    redis = MemoryEphemeral(trio.current_time)
+    for _ in range(2):
+        await check_claim(ours, redis)
+    with pytest.raises(ConfigError, match="another cluster uses this Redis"):
+        await check_claim(theirs, redis)
+    await check_claim(ours, redis)
+    await check_claim(ours, MemoryEphemeral(trio.current_time))
+    await check_claim(theirs, MemoryEphemeral(trio.current_time))
+
+
+async def test_a_node_whose_redis_is_not_that_of_its_cluster_is_refused(
+    config: Config, other_store: str
+) -> None:
+    async with open_stores(config, incarnation="a", secret=SECRET):
+        pass
+    elsewhere = msgspec.structs.replace(config.redis, prefix=f"{config.redis.prefix}-2")
+    for wrong, why in (
+        (msgspec.structs.replace(config, redis=elsewhere), "have another"),
+        (msgspec.structs.replace(config, store=Store(url=other_store)), "another cluster"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            async with open_stores(wrong, incarnation="b", secret=SECRET):
+                pass
+    async with open_stores(config, incarnation="c", secret=SECRET):
+        pass
 
 
 async def test_without_a_cluster_there_are_no_leases(tmp_path: Path) -> None:

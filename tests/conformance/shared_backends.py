@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +15,7 @@ from storage.memory import MemoryEphemeral, MemoryLeases, MemoryNetwork, MemoryP
 from storage.redis import open_redis
 from storage.shared import Bus, Ephemeral, Leases, PresenceStore
 from tests.helpers.cassandra import empty_store
+from tests.storage.redis.clusters import cluster_url, redis_cluster
 
 
 class Passing(Protocol):
@@ -59,9 +60,16 @@ async def _memory(_: pytest.FixtureRequest) -> AsyncIterator[Shared]:
     yield Shared(MemoryPresence(lambda: now), MemoryEphemeral(lambda: now), bus, passing)
 
 
+@pytest.fixture(scope="session")
+def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis Cluster that all tests share, as they share `redis_url`."""
+    with redis_cluster(tmp_path_factory.mktemp("redis-cluster")) as servers:
+        yield cluster_url(*servers)
+
+
 @asynccontextmanager
-async def _redis(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
-    url, prefix = request.getfixturevalue("redis_url"), f"test-{secrets.token_hex(4)}"
+async def _over_redis(url: str) -> AsyncIterator[Shared]:
+    prefix = f"test-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
 
         async def bus(inbox: str) -> Bus:
@@ -75,6 +83,14 @@ async def _redis(request: pytest.FixtureRequest) -> AsyncIterator[Shared]:
         yield Shared(node.presence, node.ephemeral, bus, passing)
 
 
+def _redis(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Shared]:
+    return _over_redis(request.getfixturevalue("redis_url"))
+
+
+def _redis_cluster(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Shared]:
+    return _over_redis(request.getfixturevalue("redis_cluster_url"))
+
+
 @asynccontextmanager
 async def _memory_leases(_: pytest.FixtureRequest) -> AsyncIterator[Leases]:
     yield MemoryLeases()
@@ -86,7 +102,11 @@ async def _cassandra_leases(request: pytest.FixtureRequest) -> AsyncIterator[Lea
         yield store
 
 
-SHARED: dict[str, Opening] = {"memory": _memory, "redis": _redis}
+SHARED: dict[str, Opening] = {
+    "memory": _memory,
+    "redis": _redis,
+    "redis-cluster": _redis_cluster,
+}
 LEASES: dict[str, LeasesOpening] = {"memory": _memory_leases, "cassandra": _cassandra_leases}
 
 

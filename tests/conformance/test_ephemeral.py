@@ -1,4 +1,4 @@
-"""What ephemeral state must do: buckets refill with time, a code is good once and for few tries."""
+"""What ephemeral state must do: buckets refill, a code is good once and for few tries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import trio
 
 from storage.shared import Ephemeral
 from tests.conformance.shared_backends import Passing
+
+
+async def test_the_first_cluster_that_claims_it_has_it(ephemeral: Ephemeral) -> None:
+    assert await ephemeral.claim("ours") == "ours"
+    assert await ephemeral.claim("ours") == "ours"
+    assert await ephemeral.claim("theirs") == "ours"
 
 
 async def test_a_bucket_holds_what_a_minute_gives(ephemeral: Ephemeral) -> None:

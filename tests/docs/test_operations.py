@@ -19,6 +19,7 @@ from broker.cli.main import main
 from broker.commands.revocation import Revocation
 from broker.config import Config
 from broker.config_sources import OTHER_VARIABLES
+from broker.drain import FINISH_S
 from broker.metrics import registry
 from broker.security.secret import OPERATOR_FILE, SECRET_FILE
 from storage.cassandra import settings as cassandra
@@ -151,7 +152,8 @@ def test_the_unit_gives_a_drain_its_time() -> None:
     unit = dict(
         line.split("=", 1) for line in "".join(fences(TEXT, "ini")).splitlines() if "=" in line
     )
-    assert int(unit["TimeoutStopSec"]) > Config().connections.drain_ms / 1000 + 5
+    # Of a cluster: to hand over, and then to say goodbye.
+    assert int(unit["TimeoutStopSec"]) > 2 * Config().connections.drain_ms / 1000 + FINISH_S
     assert int(unit["LimitNOFILE"]) > Config().connections.max
 
 

@@ -17,7 +17,13 @@ from actors.node import Node
 from broker.app import node_of, serve
 from broker.running import Running
 from storage.interfaces import Store
-from storage.memory import MemoryLeases, MemoryNetwork, MemoryPresence, MemoryStore
+from storage.memory import (
+    MemoryEphemeral,
+    MemoryLeases,
+    MemoryNetwork,
+    MemoryPresence,
+    MemoryStore,
+)
 from storage.names import SLOTS, slot_of
 from tests.helpers.broker import OPERATOR, SECRET, Broker, config_with
 from tests.helpers.links import in_step
@@ -56,6 +62,7 @@ class Brokers:
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     network: MemoryNetwork = field(default_factory=MemoryNetwork)
     presence: MemoryPresence = field(default_factory=lambda: MemoryPresence(trio.current_time))
+    ephemeral: MemoryEphemeral = field(default_factory=lambda: MemoryEphemeral(trio.current_time))
     members: list[Member] = field(default_factory=list)
     _starts: int = 0
 
@@ -79,7 +86,7 @@ class Brokers:
             lease_ms=self.lease_ms,
         )
         scope, done = trio.CancelScope(), trio.Event()
-        serving = partial(serve, config, node, SECRET, OPERATOR)
+        serving = partial(serve, config, node, SECRET, OPERATOR, ephemeral=self.ephemeral)
         running: Running = await self.nursery.start(_live, serving, scope, done)
         made = Member(config, node, running, self.nursery)
         made.scope, made.done = scope, done

@@ -307,7 +307,9 @@ def _program(name: str) -> Path:
 
 
 def _yaml(host: str, hosts: Sequence[str], ports: tuple[int, int]) -> str:
-    """The settings that Parley wants, at this node's addresses."""
+    """The settings that Parley wants, at this node's addresses; but large batches are refused as
+    they are by any server of which nobody has asked otherwise.
+    """
     text = YAML.read_text()
     for key, value in {
         "listen_address": host,
@@ -315,6 +317,7 @@ def _yaml(host: str, hosts: Sequence[str], ports: tuple[int, int]) -> str:
         "native_transport_port": ports[0],
         "storage_port": ports[1],
         "      - seeds": f'"{",".join(hosts)}"',
+        "batch_size_fail_threshold": "50KiB",
     }.items():
         text, found = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value}", text)
         assert found == 1, f"{YAML} has no {key}"

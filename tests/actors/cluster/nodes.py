@@ -6,7 +6,7 @@ Clients are socket pairs, as in `tests.actors.world`. The network does what a te
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ import trio
 import trio.testing
 
 from actors.cluster.cluster import Cluster
+from actors.cluster.hearing import hear
 from actors.cluster.peer import Peer as NodePeer
-from actors.cluster.words import AnyWord, Envelope, decode
+from actors.cluster.words import AnyWord, Batch, Envelope, Join, decode
 from actors.connection import Connection
 from actors.images import Drafts, key_bytes
 from actors.node import Node, Options
@@ -25,11 +26,12 @@ from broker.commands import groups, membership, messages, presence, reading, syn
 from broker.wire import commands as c
 from storage.memory import MemoryLeases, MemoryNetwork, MemoryPresence
 from storage.names import SLOTS, slot_of
-from storage.records import Append, Commit, Entry, User, encode_entry
+from storage.records import Append, Commit, Entry, SlotRecord, User, encode_entry
 from tests.actors.world import TABLE, GatedStore
 from tests.helpers.links import in_step
 from tests.helpers.peer import Peer, TcpCarrier
 
+CONV = "d/1/2"
 LEASE_MS = 2_000
 USERS = 40
 LOOKS_MAX = 10_000
@@ -164,6 +166,13 @@ class ClusterNode:
     def owns(self, conv: str) -> bool:
         return self.cluster.placement.epoch_of(slot_of(conv)) > 0
 
+    def own(self, conv: str, epoch: int) -> None:
+        """From now on this one writes it; what it follows of it is not taken up yet."""
+        slot = slot_of(conv)
+        self.placement.owned[slot] = epoch
+        self.placement.table[slot] = SlotRecord(slot, self.placement.me.incarnation, epoch)
+        self.placement._good_until = float("inf")
+
     def conv(self, *, user: int = 1, skip: int = 0) -> str:
         """A direct conversation of a user that this node writes."""
         others = [other for other in range(user + 1, USERS + 1) if self.owns(f"d/{user}/{other}")]
@@ -189,6 +198,38 @@ class ClusterNode:
         peer = Peer(TcpCarrier(stream))
         peer.user = user
         return connection, peer
+
+
+class Owner:
+    """Who writes a conversation, by what it says of it to a node that is alone."""
+
+    def __init__(self, n: ClusterNode, inbox: str, conv: str = CONV) -> None:
+        self._n = n
+        self._conv = conv
+        self.peer: NodePeer = n.cluster.peer(inbox)
+
+    def say(self, *words: AnyWord) -> None:
+        for word in words:
+            hear(self._n.cluster, self.peer, word)
+        self._n.node.turn.wake()
+        self._n.node.flusher.kick()
+
+    def join(
+        self,
+        epoch: int,
+        head: int,
+        *users: int,
+        whole: bool = True,
+        doubt: bool = False,
+        came: Mapping[int, int] | None = None,
+    ) -> None:
+        """`came`: with which entry; who is not in it, with the first."""
+        since = [(came or {}).get(user, 0) for user in users]
+        self.say(Join(self._conv, epoch, head, list(users), since, whole, doubt))
+
+    def batch(self, first: int, count: int = 1) -> None:
+        made = drafts(first, count)
+        self.say(Batch(self._conv, first, made.payloads, made.cuts, made.senders))
 
 
 class Nodes:

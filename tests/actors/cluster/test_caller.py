@@ -64,7 +64,7 @@ async def test_what_concerns_the_connection_itself_is_told_to_its_node() -> None
         n1, n2 = nodes.running
         one = caller(n1, n2)
         conversation = n1.node.registry.conversation(n1.conv())
-        one.reached(conversation, 4, 5)
+        one.reached(conversation.name, 4, 5)
         one.dispatch_again(None)
         assert said(nodes, n1, n2) == [Reached(7, conversation.name, 4, 5), Moved(1)]
         assert n1.peer(n2).bounced == {5: 9}, "and the rest of the attempt must not overtake it"

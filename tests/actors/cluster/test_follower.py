@@ -21,8 +21,8 @@ async def following(n: ClusterNode, head: int) -> tuple[Follower, Peer]:
     peer = await n.join(2)
     follower = Follower(n.cluster, CONV, head)
     n.cluster.following.followers[CONV] = follower
-    assert follower.admit(2)
-    assert not follower.admit(2)
+    assert follower.admit(2, 0, 0)
+    assert not follower.admit(2, 0, 0)
     return follower, peer
 
 
@@ -120,7 +120,7 @@ async def test_who_wrote_in_a_gap_reads_their_keys_there() -> None:
     async with one_node() as n:
         peer = await n.join(1)
         follower = Follower(n.cluster, CONV, 0)
-        follower.admit(1)
+        follower.admit(1, 0, 0)
         await store(n.nodes.store, CONV, 1, 1)
         with trio.fail_after(2):
             follower.lack(1)
@@ -226,7 +226,7 @@ async def test_who_is_admitted_during_a_gap_is_not_told_what_was_before_they_cam
         with trio.fail_after(2):
             tell(n, follower, 4)
             await wait_all_tasks_blocked()
-            assert follower.admit(3)
+            assert follower.admit(3, 4, 5)
             n.node.flusher.kick()
             assert (await cid.event())["t"] == "behind"
             slow.gate.set()

@@ -3,17 +3,16 @@ epoch is believed, and words of former owners are passed over."""
 
 from __future__ import annotations
 
+import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from actors import flusher
 from actors.cluster import words as w
 from actors.cluster.following import ORPHAN_S
-from actors.cluster.hearing import hear
-from actors.cluster.peer import Peer as NodePeer
-from storage.names import slot_of
-from storage.records import SlotRecord
 from tests.actors.cluster.nodes import (
+    CONV,
     ClusterNode,
-    drafts,
+    Owner,
     nothing_more,
     one_node,
     payload,
@@ -22,31 +21,6 @@ from tests.actors.cluster.nodes import (
 )
 from tests.actors.cluster.test_follower import SlowReads
 from tests.helpers.peer import Peer
-
-CONV = "d/1/2"
-
-
-class Owner:
-    """Another node, by what it says."""
-
-    def __init__(self, n: ClusterNode, name: str) -> None:
-        self._n = n
-        self.peer: NodePeer = n.cluster.peer(name)
-
-    def say(self, *words: w.AnyWord) -> None:
-        for word in words:
-            hear(self._n.cluster, self.peer, word)
-        self._n.node.turn.wake()
-        self._n.node.flusher.kick()
-
-    def join(
-        self, epoch: int, head: int, *users: int, whole: bool = True, doubt: bool = False
-    ) -> None:
-        self.say(w.Join(CONV, epoch, head, list(users), whole, doubt))
-
-    def batch(self, first: int, count: int = 1) -> None:
-        made = drafts(first, count)
-        self.say(w.Batch(CONV, first, made.payloads, made.cuts, made.senders))
 
 
 async def test_a_member_here_is_told_what_the_owner_says() -> None:
@@ -74,12 +48,14 @@ async def test_of_those_who_are_not_here_nothing_is_kept() -> None:
 
 async def test_the_whole_membership_replaces_what_was_known() -> None:
     async with one_node() as n:
-        ann, bob = await n.join(1), await n.join(2)
+        ann, (bob_there, bob) = await n.join(1), await n.join_connection(2)
         owner = Owner(n, "in2")
         owner.join(1, 0, 1, 2)
         owner.join(1, 0, 1)
         owner.batch(1)
         assert await seqs(ann, 1) == [1]
+        assert (await bob.event())["t"] == "behind", "the answer to a pull says that they are out"
+        assert not bob_there.behind
         await nothing_more([bob])
 
 
@@ -206,14 +182,6 @@ async def test_a_follower_whose_owner_is_gone_waits_for_the_next_but_not_for_eve
         assert len(n.cluster.following) == 0
 
 
-def own(n: ClusterNode, epoch: int) -> None:
-    """The conversation's slot is this node's."""
-    slot = slot_of(CONV)
-    n.placement.owned[slot] = epoch
-    n.placement.table[slot] = SlotRecord(slot, n.placement.me.incarnation, epoch)
-    n.placement._good_until = float("inf")
-
-
 async def taken_up(n: ClusterNode, peer: Peer) -> None:
     await peer.ok("send", conv=CONV, key="mine", kind="text", body="mine")
 
@@ -224,7 +192,7 @@ async def test_what_becomes_this_nodes_own_goes_on_from_what_was_told() -> None:
         owner = Owner(n, "in2")
         owner.join(1, 1, 2)
         await store_entries(n.nodes.store, CONV, 1, 3)
-        own(n, 2)
+        n.own(CONV, 2)
         await taken_up(n, bob)
         assert await seqs(bob, 3) == [2, 3, 4]
         owner.batch(3)
@@ -239,9 +207,9 @@ async def test_what_becomes_this_nodes_own_while_a_gap_is_read_is_not_told_twice
         owner.join(1, 1, 2)
         await store_entries(n.nodes.store, CONV, 1, 3)
         slow = SlowReads(n)
-        owner.say(w.Join(CONV, 1, 3, [2], False, False))
+        owner.say(w.Join(CONV, 1, 3, [2], [0], False, False))
         await wait_all_tasks_blocked()
-        own(n, 2)
+        n.own(CONV, 2)
         await taken_up(n, bob)
         slow.gate.set()
         assert await seqs(bob, 3) == [2, 3, 4]
@@ -251,7 +219,7 @@ async def test_what_becomes_this_nodes_own_while_a_gap_is_read_is_not_told_twice
 async def test_a_writer_that_hears_of_one_with_a_higher_epoch_has_lost_its_lease() -> None:
     async with one_node() as n:
         bob = await n.join(2)
-        own(n, 2)
+        n.own(CONV, 2)
         await taken_up(n, bob)
         assert await seqs(bob, 1) == [1]
         before = n.placement.me.incarnation
@@ -272,3 +240,40 @@ async def test_payloads_of_a_batch_are_told_as_the_owner_made_them() -> None:
         owner.say(w.Batch(CONV, 1, [payload(1, sender=2, body="x")], [0], [2]))
         event = await bob.event()
         assert (event["t"], event["conv"], event["from"], event["key"]) == ("msg", CONV, 2, "k1")
+
+
+async def test_a_word_of_the_past_does_no_harm_while_the_conversation_is_yet_to_be_taken_up() -> (
+    None
+):
+    """It has no epoch then; its slot has."""
+    async with one_node() as n:
+        await n.join(2)
+        n.own(CONV, 4)
+        before = n.placement.me.incarnation
+        n.node.registry.conversation(CONV)
+        Owner(n, "in2").join(3, 7, 2, doubt=True)
+        assert n.placement.me.incarnation == before
+        assert n.placement.good()
+        assert CONV in n.node.registry.conversations
+
+
+async def test_what_is_taken_up_while_its_follower_tells_something_tells_the_rest_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flusher, "SENDS_BEFORE_YIELD", 1)
+    async with one_node() as n:
+        bobs = [await n.join(2) for _ in range(8)]
+        owner = Owner(n, "in2")
+        owner.join(1, 1, 2)
+        await store_entries(n.nodes.store, CONV, 1, 3)
+        n.nodes.store.loads.close()
+        n.own(CONV, 2)
+        n.node.registry.conversation(CONV)
+        await wait_all_tasks_blocked()
+        n.nodes.store.loads.open()
+        async with n.cluster.delivery:  # as `Cluster.run` has it told
+            owner.batch(2)
+            await n.node.flusher.flush_turn()
+        for bob in bobs:
+            assert await seqs(bob, 2) == [2, 3]
+        await nothing_more(bobs)

@@ -39,7 +39,7 @@ async def test_a_word_that_fails_is_logged_and_the_next_is_heard(
         ann = await n2.join(1)
         conv = n1.conv()
         peer = n1.peer(n2)
-        peer.say(w.Join(conv, 1, 0, [1], True, False))
+        peer.say(w.Join(conv, 1, 0, [1], [0], True, False))
         peer.say(w.Batch(conv, 1, [b"no entry"], [], []))
         peer.say(w.Event(conv, {"t": "read", "conv": conv, "user": 2, "seq": 1}))
         n1.node.flusher.kick()

@@ -252,7 +252,7 @@ async def test_who_leaves_ends_what_was_followed_for_them() -> None:
     async with one_node() as n:
         await n.join(2)
         peer = n.cluster.peer("in2")
-        n.cluster.following.join(peer, w.Join("d/1/2", 1, 0, [2], True, False))
+        n.cluster.following.join(peer, w.Join("d/1/2", 1, 0, [2], [0], True, False))
         assert n.cluster.following.followers
         n.cluster.here.departed(2)
         assert not n.cluster.following.followers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -38,6 +40,49 @@ async def test_a_batch_goes_once_to_a_node_however_many_members_are_there() -> N
         batches = nodes.network.words(w.Batch)
         assert len(batches) == 1
         assert n1.peer(n2).followers_of(n1.node.registry.conversations[conv]) == 10
+
+
+async def test_what_gathers_during_a_commit_goes_as_one_word_that_is_encoded_once_for_all_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded: list[int] = []
+    told: dict[str, list[int]] = {}
+
+    def count(word: Any) -> bytes:
+        if isinstance(word, w.Batch):
+            encoded.append(len(word.payloads))
+        return w.encode(word)
+
+    def note(envelope: Envelope, to: str) -> bool:
+        sizes = [len(word.payloads) for word in envelope.words if isinstance(word, w.Batch)]
+        told.setdefault(to, []).extend(sizes)
+        return False
+
+    async with nodes_of("n1", "n2", "n3") as nodes:
+        n1, n2, n3 = nodes.running
+        ann = await n1.join(1)
+        others = [await n.join(user) for n, user in ((n2, 2), (n2, 3), (n3, 4))]
+        conv = (await ann.ok("group.create", title="x", members=[2, 3, 4]))["conv"]
+        for peer in others:
+            await peer.event("msg")
+        monkeypatch.setattr(module, "encode", count)
+        nodes.network.lose = note
+
+        nodes.store.commits.close()
+        sent = [await ann.send("send", conv=conv, key="k0", kind="text", body="alone")]
+        await nodes.until(lambda: nodes.store.commits.waiting == 1)
+        sent += [
+            await ann.send("send", conv=conv, key=f"k{n}", kind="text", body="x")
+            for n in range(1, 6)
+        ]
+        await wait_all_tasks_blocked()
+        assert not encoded, "nobody is told what is not stored"
+        nodes.store.commits.open()
+        for peer in others:
+            assert await seqs(peer, 6) == [2, 3, 4, 5, 6, 7]
+        assert [(await ann.reply(id_))["seq"] for id_ in sent] == [2, 3, 4, 5, 6, 7]
+    assert (told[n2.inbox], told[n3.inbox]) == ([1, 5], [1, 5])
+    assert encoded == [1, 5]
 
 
 async def test_those_who_come_one_by_one_are_told_in_one_word(autojump_clock: MockClock) -> None:

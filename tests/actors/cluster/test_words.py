@@ -18,7 +18,7 @@ EXAMPLES: list[w.AnyWord] = [
     w.Leave(),
     w.Suspect(),
     w.Tell([1, 2], {"t": "conv", "users": [1], "none": None}, 77, "g/1"),
-    w.Join("g/1", 3, 12, [1, 2], True, False),
+    w.Join("g/1", 3, 12, [1, 2], [1, 9], True, False),
     w.Part("g/1", [2]),
     w.Close("g/1"),
     w.Batch("d/1/2", 5, [b"\x81\xa1a\x01", b""], [0, 3], [1, 2]),
@@ -28,8 +28,8 @@ EXAMPLES: list[w.AnyWord] = [
     w.Answer(1, b'{"t":"ok"}'),
     w.Reached(2**52, "d/1/2", 5, 6),
     w.Moved(1),
-    w.AskHeads(2, ["d/1/2"]),
-    w.Heads(2, [("d/1/2", 5, 1_700_000_000_000)]),
+    w.AskHeads(2, 1, ["d/1/2"]),
+    w.Heads(2, [("d/1/2", 5, 1_700_000_000_000, 0)]),
     w.Slots([(0, "n1.ab", 1), (1023, "", 2)]),
 ]
 

@@ -12,7 +12,7 @@ from broker.cli.failures import only_leaf
 from broker.cli.main import COMMANDS, LazyGroup, _expected
 from broker.config_sources import ConfigError
 from broker.wire.errors import Code, Refusal
-from storage.errors import Unavailable
+from storage.errors import Unavailable, UnsafeSettings
 from tests.broker.cli.conftest import Parley
 
 
@@ -90,6 +90,7 @@ def test_bad_flags_of_serve_are_refused(parley: Parley, arguments: list[str], sa
     [
         (ConfigError(["a: b", "c: d"]), 2, "\n  a: b\n  c: d"),
         (Unavailable("the disk is full"), 1, "the disk is full"),
+        (UnsafeSettings("consistency=ONE"), 2, "consistency=ONE"),
         (Refusal(Code.CONFLICT, "taken"), 1, "taken"),
         (OSError(98, "Address already in use"), 1, "Address already in use"),
         (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.commands.rates import ADDRESSES_MAX, RateLimit
+from broker.commands.rates import ADDRESSES_MAX, RateLimit, SharedLimit
+from storage.errors import Unavailable
+from storage.memory import MemoryEphemeral
 
 
 class Clock:
@@ -56,3 +58,49 @@ def test_memory_is_bounded_and_the_longest_quiet_is_forgotten() -> None:
         limit.wait_ms(str(number))
     assert len(limit) == ADDRESSES_MAX
     assert limit.wait_ms("first") == 0
+
+
+class Comes(MemoryEphemeral):
+    """What nodes share, which comes and goes; `asked` counts the questions."""
+
+    away = False
+    asked = 0
+
+    async def wait_ms(self, what: str, who: str, *, per_minute: int) -> int:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("Redis is away", applied=False)
+        return await super().wait_ms(what, who, per_minute=per_minute)
+
+
+async def test_nodes_that_share_a_limit_have_it_once_and_each_thing_has_its_own() -> None:
+    clock = Clock()
+    shared = Comes(clock)
+    here, there = [SharedLimit("logins", 2, clock, shared) for _ in range(2)]
+    other = SharedLimit("registrations", 2, clock, shared)
+    assert [await limit.wait_ms("a") for limit in (here, there, here)] == [0, 0, 30_000]
+    assert await there.wait_ms("b") == await other.wait_ms("a") == 0
+    clock.now += 30
+    assert [await limit.wait_ms("a") for limit in (there, here)] == [0, 30_000]
+
+
+async def test_while_nodes_cannot_ask_each_counts_for_itself_and_then_all_do_again() -> None:
+    clock = Clock()
+    shared = Comes(clock)
+    here, there = [SharedLimit("logins", 2, clock, shared) for _ in range(2)]
+    assert await here.wait_ms("a") == 0
+    shared.away = True
+    for limit in (here, there):
+        assert [await limit.wait_ms("a") for _ in range(3)] == [0, 0, 30_000]
+    shared.away = False
+    assert [await limit.wait_ms("a") for limit in (there, here)] == [0, 30_000]
+
+
+async def test_no_limit_asks_nobody_and_one_node_has_nobody_to_ask() -> None:
+    clock = Clock()
+    shared = Comes(clock)
+    free = SharedLimit("logins", 0, clock, shared)
+    assert not any([await free.wait_ms("a") for _ in range(100)])
+    assert shared.asked == 0
+    alone = SharedLimit("logins", 1, clock)
+    assert [await alone.wait_ms("a") for _ in range(2)] == [0, 60_000]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from random import Random
 from typing import Any
@@ -55,13 +56,23 @@ def test_values_and_routing_keys_are_those_of_the_driver(cassandra: Connected, n
         assert (ours.keyspace, ours.is_idempotent) == (theirs.keyspace, theirs.is_idempotent)
 
 
-def test_what_is_unset_stays_unset_and_none_is_null(cassandra: Connected) -> None:
+def test_what_is_unset_stays_unset(cassandra: Connected) -> None:
     binder = cassandra.statements.binders["add_row"]
-    values = ["d/1/2", 0, 1, 2, b"said", UNSET_VALUE, None, 2]
+    values = ["d/1/2", 0, 1, 2, b"said", UNSET_VALUE, UNSET_VALUE, 2]
 
     ours, theirs = binder.bind(values), binder.prepared.bind(values)
 
     assert list(ours.values) == list(theirs.values)
+
+
+@pytest.mark.parametrize("name", sorted(CQL))
+def test_nothing_is_bound_as_null(cassandra: Connected, name: str) -> None:
+    binder = cassandra.statements.binders[name]
+    values = values_for(binder, Random(name))
+    for number, column in enumerate(binder.prepared.column_metadata):
+        with pytest.raises(ValueError, match=re.escape(column.name)) as caught:
+            binder.bind([*values[:number], None, *values[number + 1 :]])
+        assert binder.prepared.query_string in str(caught.value)
 
 
 def test_what_does_not_fit_is_refused(cassandra: Connected) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import socket
+import threading
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -76,6 +79,82 @@ async def test_no_more_are_under_way_than_may_be(cassandra: Connected) -> None:
         nursery.cancel_scope.cancel()
     assert most == 3
     assert bridge.under_way == 0
+
+
+class Counting(Bridge):
+    """Counts the wake-ups of its loop, and lets a thread wait for answers of the driver."""
+
+    wakeups = 0
+
+    def __init__(self, connected: Connected) -> None:
+        super().__init__(connected.session)
+        self.came = threading.Semaphore(0)
+
+    def _answer(self, *arguments: Any) -> None:
+        super()._answer(*arguments)
+        self.came.release()
+
+    def _drain(self) -> None:
+        self.wakeups += 1
+        super()._drain()
+
+
+@pytest.mark.parametrize("requests", [1, 2, 50])
+async def test_the_loop_wakes_once_for_all_answers_that_came_while_it_was_busy(
+    cassandra: Connected, requests: int
+) -> None:
+    bridge = Counting(cassandra)
+    send, left = bridge._send, requests
+
+    def send_and_be_busy(*arguments: Any) -> None:
+        nonlocal left
+        send(*arguments)
+        left -= 1
+        if not left:
+            assert all(bridge.came.acquire(timeout=20) for _ in range(requests))
+
+    with patch.object(bridge, "_send", send_and_be_busy):
+        assert await bridge.all([LOCAL] * requests, READ) == [[("local",)]] * requests
+    assert bridge.wakeups == 1
+    assert await bridge.one(LOCAL, READ) == [("local",)]
+    assert bridge.wakeups == 2
+
+
+async def test_one_more_than_may_wait_is_refused_and_the_others_get_their_answers(
+    cassandra: Connected,
+) -> None:
+    bridge = Bridge(cassandra.session, in_flight=1)
+    bridge._permits.acquire_nowait()
+    answers = []
+
+    async def ask() -> None:
+        answers.append(await bridge.one(LOCAL, READ))
+
+    with patch("storage.cassandra.bridge.WAITING_MAX_TASKS", 3):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(Unavailable, match="3 requests are waiting") as caught:
+                await bridge.one(LOCAL, READ)
+            assert caught.value.applied is False
+            assert answers == []
+            bridge._permits.release()
+    assert answers == [[("local",)]] * 3
+    assert bridge.under_way == 0
+
+
+async def test_what_is_refused_after_a_part_of_it_was_sent_is_in_doubt(
+    cassandra: Connected,
+) -> None:
+    bridge = Bridge(cassandra.session, in_flight=1)
+    with (
+        patch("storage.cassandra.bridge.WAITING_MAX_TASKS", 0),
+        pytest.raises(Unavailable, match="requests are waiting") as caught,
+    ):
+        await bridge.all([LOCAL, LOCAL], READ)
+    assert caught.value.applied is None
+    await all_back(bridge)
 
 
 @pytest.mark.parametrize("requests", [1, 2, 3, 10])

@@ -192,6 +192,21 @@ async def test_nothing_follows_from_an_entry_behind_the_fence(
         assert await other.read("g/1", limit=9) == payloads(1, 3)
 
 
+async def test_nothing_follows_where_another_settled_the_log_and_set_no_fence(
+    cassandra: Connected, store: CassandraStore
+) -> None:
+    """It looked before there was a row to fence, and settled what it found then."""
+    await store.load(["g/1"], 9, {"g/1": 1})
+    await store.commit(written("g/1", 1, 2, 1))
+    version = version_of(2, 1)
+    head = (version, 2, 1002, version, True, *place("g/1"))
+    await store.bridge.one(cassandra.statements.bind("put_head", *head), WRITE)
+    late = written("g/1", 3, 3, 1)
+    late.members, late.groups = [Member("g/1", 5)], [group(1)]
+    await store.commit(late)
+    assert await store.members("g/1", after=0, limit=9) == []
+
+
 async def test_a_process_alone_counts_on_from_its_last_life(
     cassandra: Connected, store: CassandraStore
 ) -> None:

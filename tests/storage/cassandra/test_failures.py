@@ -19,6 +19,7 @@ CASES = [
     (cassandra.InvalidRequest("batch too large"), False),
     (OverloadedErrorMessage(0x1001, "busy", None), False),
     (NoHostAvailable("none", {}), False),
+    (NoHostAvailable("none", ["a"]), False),
     (NoHostAvailable("none", {"a": DOWN, "b": NoConnectionsAvailable()}), False),
     (NoHostAvailable("none", {"a": DOWN, "b": LOST}), None),
     (cassandra.WriteTimeout("late", write_type=cassandra.WriteType.SIMPLE), None),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cassandra.query import BatchStatement
+import pytest
+from cassandra.query import BatchStatement, BatchType
 
+from storage.cassandra.connection import WRITE
 from storage.cassandra.packing import (
     BATCH_MAX_BYTES,
     BATCH_MAX_ROWS,
@@ -15,6 +17,10 @@ from storage.cassandra.packing import (
     packed,
 )
 from storage.cassandra.session import Connected
+from storage.errors import Unavailable
+from storage.records import Append, Commit
+from tests.conformance.making import payload
+from tests.helpers.cassandra import empty_store
 
 
 def part(connection: Connected, conv: str, rows: int = 1, size: int = 100) -> Part:
@@ -53,6 +59,28 @@ def test_a_part_is_never_torn(cassandra: Connected) -> None:
     parts = [part(cassandra, f"g/{n}", rows=4) for n in range(4)]
     parts.insert(2, part(cassandra, "g/9", rows=3 * BATCH_MAX_ROWS))
     assert lengths(packed(parts, cassandra.replicas)) == [8, 3 * BATCH_MAX_ROWS, 8]
+
+
+async def test_a_full_batch_is_one_that_any_server_takes(cassandra: Connected) -> None:
+    """The tests' own refuse what is above 50 KiB, as servers do of which nobody asked otherwise."""
+    async with empty_store(cassandra) as store:
+        with pytest.raises(Unavailable, match=r"(?i)batch too large"):
+            await store.bridge.one(batch_of(cassandra, "x" * 1024, rows=60), WRITE)
+        convs = [f"g/{number}" for number in range(1, 200)]
+        entries = [payload(1, "x" * length) for length in range(0, 6_000, 30)]
+        pairs = list(zip(convs, entries, strict=False))
+        await store.commit(Commit(appends=[Append(conv, 1, [entry], 1) for conv, entry in pairs]))
+        for conv, entry in pairs:
+            assert await store.read(conv, limit=1) == [entry]
+
+
+def batch_of(connection: Connected, text: str, rows: int) -> BatchStatement:
+    batch = BatchStatement(BatchType.UNLOGGED)
+    for number in range(rows):
+        batch.add(
+            connection.statements.bind("put_settings", False, False, 0, "", text, number, "g/1")
+        )
+    return batch
 
 
 def test_those_who_are_kept_by_others_travel_apart(cassandra: Connected) -> None:

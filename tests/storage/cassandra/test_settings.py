@@ -26,7 +26,8 @@ def test_a_url_says_where_and_how(tmp_path: Path) -> None:
 def test_what_is_not_said_has_a_safe_value() -> None:
     found = parse_url("cassandra://[::1]/chat")
     assert found.hosts == (("::1", 9042),)
-    assert (found.replication, found.consistency) == ((("", 3),), "LOCAL_QUORUM")
+    assert (found.wanted_replication, found.consistency) == ((("", 3),), "LOCAL_QUORUM")
+    assert found.replication == (), "nothing is asked of a keyspace that is there"
     assert (found.user, found.tls) == ("", False)
 
 

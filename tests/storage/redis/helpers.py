@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,6 +40,14 @@ async def until(reached: Callable[[], Awaitable[bool]]) -> None:
             except Unavailable:
                 pass
             await trio.sleep(POLL_S)
+
+
+def hold_up_the_loop(until: Callable[[], bool]) -> None:
+    """Nothing in the loop runs before it is so, as while something large is worked out."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S / 10)
 
 
 @asynccontextmanager

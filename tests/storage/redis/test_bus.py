@@ -10,11 +10,12 @@ from unittest.mock import patch
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from storage.redis import RedisShared, open_redis
 from storage.redis.bus import MESSAGE_MAX_BYTES, RedisBus
 from tests.helpers.servers import Redis
-from tests.storage.redis.helpers import PATIENCE_S, ask, until
+from tests.storage.redis.helpers import PATIENCE_S, ask, hold_up_the_loop, until
 
 
 @asynccontextmanager
@@ -162,6 +163,41 @@ async def test_an_inbox_that_nobody_empties_has_an_end(server: Redis) -> None:
             assert numbers == sorted(set(numbers))
             assert a.bus.send("b", b"there is room again")
             assert await heard(b.bus, 1) == [b"there is room again"]
+
+
+async def test_what_comes_while_the_loop_is_busy_wakes_it_once(server: Redis) -> None:
+    """However many reads brought it: a wake-up of the loop costs more than a message."""
+    taken_in = wakes = 0
+    hand_over, arrived = RedisBus._hand_over, RedisBus._arrived
+
+    def count_reads(bus: RedisBus, messages: list[bytes]) -> None:
+        nonlocal taken_in
+        hand_over(bus, messages)
+        taken_in += 1
+
+    def count_wakes(bus: RedisBus) -> None:
+        nonlocal wakes
+        wakes += 1
+        arrived(bus)
+
+    async with open_redis(server.url, inbox="b") as b:
+        with (
+            patch.object(RedisBus, "_hand_over", count_reads),
+            patch.object(RedisBus, "_arrived", count_wakes),
+        ):
+            for number in range(1, 21):
+                sent = b"x" * 8 + number.to_bytes(8, "big") + b"%d" % number
+                ask(server.url, "PUBLISH", "parley:bus:{b}", sent)
+                hold_up_the_loop(lambda: taken_in == number)  # noqa: B023 - called at once
+            # One batch, for whoever wakes up.
+            assert await b.bus.receive() == [b"%d" % number for number in range(1, 21)]
+            await wait_all_tasks_blocked()
+            assert wakes == 1
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(heard, b.bus, 1)
+                await wait_all_tasks_blocked()
+                ask(server.url, "PUBLISH", "parley:bus:{b}", b"x" * 8 + b"\1" + bytes(7) + b"last")
+            assert wakes == 2, "one that waits is woken"
 
 
 async def test_a_message_that_is_too_large_is_not_sent(server: Redis) -> None:

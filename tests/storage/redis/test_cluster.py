@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
@@ -14,48 +13,17 @@ from storage.errors import Unavailable
 from storage.redis import RedisShared, open_redis
 from storage.redis.cluster import CLUSTER_SLOTS, redirection, slot_of
 from tests.helpers.servers import Redis, redis
+from tests.storage.redis.clusters import HALF, OPTIONS, cluster_url, redis_cluster
 from tests.storage.redis.helpers import PATIENCE_S, ask, until
 
-HALF = CLUSTER_SLOTS // 2
 LONG_MS = 60_000
 USERS = range(1, 41)
 
-OPTIONS = (
-    *("--cluster-enabled", "yes", "--cluster-node-timeout", "15000"),
-    # One that lost the other goes on with what it has.
-    *("--cluster-require-full-coverage", "no", "--cluster-allow-pubsubshard-when-down", "yes"),
-)
-
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Redis, Redis]]:
-    """Two masters, each with half of the slots."""
-    with ExitStack() as stack:
-        one = stack.enter_context(redis(tmp_path / "one", OPTIONS))
-        two = stack.enter_context(redis(tmp_path / "two", OPTIONS))
-        ask(one.url, "CLUSTER", "ADDSLOTSRANGE", "0", str(HALF - 1))
-        ask(two.url, "CLUSTER", "ADDSLOTSRANGE", str(HALF), str(CLUSTER_SLOTS - 1))
-        ask(two.url, "CLUSTER", "SET-CONFIG-EPOCH", "2")
-        ask(one.url, "CLUSTER", "MEET", "127.0.0.1", str(two.port))
-        yield one, two
-
-
-@pytest.fixture
-async def cluster(pair: tuple[Redis, Redis]) -> tuple[Redis, Redis]:
-    async def agreed() -> bool:
-        return all(
-            sum(last - first + 1 for first, last, *_ in ask(server.url, "CLUSTER", "SLOTS"))
-            == CLUSTER_SLOTS
-            and b"cluster_state:ok" in ask(server.url, "CLUSTER", "INFO")
-            for server in pair
-        )
-
-    await until(agreed)
-    return pair
-
-
-def url(*servers: Redis) -> str:
-    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+def cluster(tmp_path: Path) -> Iterator[tuple[Redis, Redis]]:
+    with redis_cluster(tmp_path) as pair:
+        yield pair
 
 
 def name_in(slots: range, pattern: str) -> str:
@@ -97,9 +65,9 @@ def test_a_redirection_without_a_host_is_to_another_port_of_the_same() -> None:
 async def test_all_works_over_two_nodes(cluster: tuple[Redis, Redis]) -> None:
     one, two = cluster
     async with (
-        open_redis(url(one), inbox="a") as a,
-        open_redis(url(two), inbox="b") as b,
-        open_redis(url(one, two), inbox="c") as c,
+        open_redis(cluster_url(one), inbox="a") as a,
+        open_redis(cluster_url(two), inbox="b") as b,
+        open_redis(cluster_url(one, two), inbox="c") as c,
     ):
         await a.ping()
         await a.presence.keep_alive("a", LONG_MS)
@@ -126,7 +94,7 @@ async def test_all_works_over_two_nodes(cluster: tuple[Redis, Redis]) -> None:
 async def test_a_slot_that_moved_is_found_again(cluster: tuple[Redis, Redis]) -> None:
     one, two = cluster
     user = int(name_in(range(HALF), "parley:u:%d"))
-    async with open_redis(url(one), inbox="a") as a:
+    async with open_redis(cluster_url(one), inbox="a") as a:
         await a.presence.keep_alive("a", LONG_MS)
         move(slot_of(b"parley:u:%d" % user), one, two)
         await a.presence.update("a", here=[user, *USERS], gone=[])
@@ -150,7 +118,7 @@ async def test_a_slot_that_is_moving_is_asked_for_at_both(cluster: tuple[Redis, 
     ids = [ask(server.url, "CLUSTER", "MYID") for server in cluster]
     assert ask(two.url, "CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0]) == b"OK"
     assert ask(one.url, "CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1]) == b"OK"
-    async with open_redis(url(one, two), inbox="a") as a:
+    async with open_redis(cluster_url(one, two), inbox="a") as a:
         await a.presence.keep_alive("a", LONG_MS)
         await a.presence.update("a", here=[user, *USERS], gone=[])
         assert await a.presence.online([user, *USERS]) == {user, *USERS}
@@ -162,8 +130,8 @@ async def test_an_inbox_whose_slot_moved_is_listened_at_there(cluster: tuple[Red
     one, two = cluster
     inbox = name_in(range(HALF), "parley:bus:{%d}")
     async with (
-        open_redis(url(one, two), inbox=inbox) as node,
-        open_redis(url(one, two), inbox="other") as other,
+        open_redis(cluster_url(one, two), inbox=inbox) as node,
+        open_redis(cluster_url(one, two), inbox="other") as other,
     ):
         await heard(node, b"before", other, inbox)
         move(slot_of(inbox.encode()), one, two)
@@ -179,7 +147,7 @@ async def test_a_node_that_fails_takes_only_its_own_keys_with_it(
     here = int(name_in(range(HALF), "parley:u:%d"))
     there = int(name_in(range(HALF, CLUSTER_SLOTS), "parley:u:%d"))
     inbox = name_in(range(HALF), "parley:bus:{%d}")
-    async with open_redis(url(two, one), inbox=inbox) as node:
+    async with open_redis(cluster_url(two, one), inbox=inbox) as node:
         interruptions = node.statistics().interruptions
         two.kill()
         for _ in range(5):
@@ -195,11 +163,11 @@ async def test_a_node_that_fails_takes_only_its_own_keys_with_it(
 
 async def test_a_cluster_without_slots_is_unavailable(tmp_path: Path) -> None:
     with redis(tmp_path, OPTIONS) as server, pytest.raises(Unavailable, match="no map of slots"):
-        async with open_redis(url(server), inbox="a"):
+        async with open_redis(cluster_url(server), inbox="a"):
             pass
 
 
 async def test_a_server_that_is_no_cluster_is_unavailable(server: Redis) -> None:
     with pytest.raises(Unavailable, match="cluster support disabled"):
-        async with open_redis(url(server), inbox="a"):
+        async with open_redis(cluster_url(server), inbox="a"):
             pass

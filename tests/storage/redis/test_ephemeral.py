@@ -17,6 +17,16 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(server: Redis
             assert await ephemeral.try_code("ana", "code")
 
 
+async def test_a_redis_that_lost_all_is_claimed_anew_and_each_prefix_apart(server: Redis) -> None:
+    async with open_pipeline(server.url) as pipeline:
+        ours, others = RedisEphemeral(pipeline, "parley"), RedisEphemeral(pipeline, "other")
+        assert await ours.claim("one") == "one"
+        assert await others.claim("two") == "two"
+        ask(server.url, "FLUSHALL")
+        assert await ours.claim("one") == "one"
+        assert ask(server.url, "GET", "parley:cluster") == b"one"
+
+
 async def test_every_key_goes_by_itself(server: Redis) -> None:
     async with open_pipeline(server.url) as pipeline:
         ephemeral = RedisEphemeral(pipeline, "parley")

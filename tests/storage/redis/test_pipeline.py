@@ -16,7 +16,7 @@ from storage.errors import Unavailable
 from storage.redis.link import Answer, Command
 from storage.redis.pipeline import Pipeline, ScriptMissing
 from tests.helpers.servers import Redis
-from tests.storage.redis.helpers import Door, ask, open_pipeline, until
+from tests.storage.redis.helpers import Door, ask, hold_up_the_loop, open_pipeline, until
 
 
 async def alive(pipeline: Pipeline) -> bool:
@@ -44,6 +44,44 @@ async def test_what_gathers_while_answers_are_out_goes_as_one(server: Redis) -> 
     assert sorted(answers[1] for answers in got.values()) == list(range(1, 51))
     statistics = pipeline.statistics()
     assert (statistics.pipelines, statistics.commands, statistics.waiting_commands) == (2, 101, 0)
+
+
+async def test_answers_that_come_while_the_loop_is_busy_wake_it_once(server: Redis) -> None:
+    door = Door()
+    got: list[Answer] = []
+    done = wakes = 0
+    hand_back, wake = Pipeline._hand_back, Pipeline._wake
+
+    def count_done(pipeline: Pipeline, calls: list[Any]) -> None:
+        nonlocal done
+        hand_back(pipeline, calls)
+        done += len(calls)
+
+    def count_wakes(pipeline: Pipeline) -> None:
+        nonlocal wakes
+        wakes += 1
+        wake(pipeline)
+
+    async def echo(pipeline: Pipeline, number: int) -> None:
+        got.extend(await pipeline.run([(b"ECHO", b"%d" % number)]))
+
+    with (
+        patch("storage.redis.pipeline.PIPELINE_MAX_COMMANDS", 10),
+        patch.object(Pipeline, "_hand_back", count_done),
+        patch.object(Pipeline, "_wake", count_wakes),
+    ):
+        async with open_pipeline(server.url, door) as pipeline:
+            async with trio.open_nursery() as nursery:
+                for number in range(100):
+                    nursery.start_soon(echo, pipeline, number)
+                await wait_all_tasks_blocked()
+                door.open()
+                hold_up_the_loop(lambda: done == 100)
+            assert pipeline.statistics().pipelines >= 10
+            assert wakes == 1
+            assert sorted(map(int, got)) == list(range(100))
+            await alive(pipeline)
+            assert wakes == 2, "one that waits is woken"
 
 
 async def test_a_pipeline_has_an_end(server: Redis) -> None:
