@@ -68,7 +68,7 @@ class Placement:
         self.draining = False
         self._good_until = float("-inf")
         self._beaten = False
-        self._first_in_doubt = False
+        self._beating = trio.Lock()
         self._said = (0, 0.0)
         """The beat that was said last, and when it was first said."""
         self._releasing: set[int] = set()
@@ -122,15 +122,19 @@ class Placement:
                 await self.beat()
             except Unavailable as error:
                 log_outage(error)
-                self._first_in_doubt = not self._beaten
                 pause = RETRY_S
             else:
                 pause = self.lease_s / BEATS_PER_LEASE
+                if self._good_until - self._node.now() < 2 * pause:
+                    pause = RETRY_S  # it was first said long ago
             await trio.sleep(pause)
 
     async def beat(self) -> None:
         """Renew the lease. Raises `Unavailable`."""
-        started = self._node.now()
+        async with self._beating:
+            await self._beat()
+
+    async def _beat(self) -> None:
         beaten, me = self._beaten, self.me
         record = replace(
             me,
@@ -141,8 +145,7 @@ class Placement:
             lag_ms=self._cluster.lag_ms(),
         )
         if self._said[0] != record.beat:
-            self._said = record.beat, started
-        started = self._said[1]  # others may have seen it stand still since
+            self._said = record.beat, self._node.now()
         with trio.move_on_after(self.lease_s) as scope:
             done = await self._leases.beat(record)
         if self.me.incarnation != me.incarnation:
@@ -154,11 +157,8 @@ class Placement:
             return
         self.me = replace(self.me, beat=record.beat)
         self._beaten = True
-        if self._first_in_doubt:
-            # It may have been there for long, and be held for dead: the next beat tells.
-            self._first_in_doubt = False
-            return
-        self._good_until = started + self.lease_s * (1 - 1 / MARGIN_SHARE)
+        # Said again, it may have stood still, for all others, since it was said first.
+        self._good_until = self._said[1] + self.lease_s * (1 - 1 / MARGIN_SHARE)
         if not self._joined.is_set():
             self.look_soon()
 

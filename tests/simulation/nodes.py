@@ -15,7 +15,7 @@ from actors.node import Node, Options
 from actors.sweeper import run_sweeper
 from actors.wires import TCP_MSGPACK
 from broker.commands.tables import open_table
-from broker.drain import finish, say_goodbye
+from broker.drain import finish, hand_over, say_goodbye
 from broker.wire import commands as c
 from tests.helpers.peer import Carrier
 from tests.simulation.scheduling import Process
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DRAIN_MS = 2_000
-LEASE_MS = 5_000
 WALL_CLOCK_MS = 1_800_000_000_000
 """What the wall clocks say about when the simulation begins."""
 OPTIONS = Options(
@@ -65,6 +64,8 @@ class SimulatedNode:
     def __init__(self, world: World, number: int, rng: random.Random) -> None:
         self.world = world
         self.name = f"n{number}"
+        leases_ms = world.plan.leases_ms
+        self._lease_ms = leases_ms[number % len(leases_ms)]
         self.weather = Weather(random.Random(rng.random()))
         self.presence_weather = Weather(random.Random(rng.random()))
         self.leases_weather = Weather(random.Random(rng.random()))
@@ -181,20 +182,23 @@ class SimulatedNode:
             if cluster is not None:
                 cluster.start(tasks)
                 await cluster.placement.wait_joined()
-            async with trio.open_nursery() as connections:
-                connections.start_soon(self._listen, node, connections)
+            await self._serve_clients(node)
+            await finish(node)
+            tasks.cancel_scope.cancel()
+
+    async def _serve_clients(self, node: Node) -> None:
+        """Until it is told to stop, and then in the app's order."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as listeners:
+                listeners.start_soon(self._listen, node, connections)
                 self.node = node
                 await self._stop.wait()
-                connections.cancel_scope.deadline = trio.current_time() + DRAIN_MS / 1000
-                await say_goodbye(node, DRAIN_MS)
-                connections.cancel_scope.cancel()
-            if cluster is not None:
-                await cluster.placement.leave()
-            await finish(node)
-            if cluster is not None:
-                await cluster.here.forget()
-                await cluster.placement.remove()
-            tasks.cancel_scope.cancel()
+                listeners.cancel_scope.cancel()
+            for end in self._accepted:
+                end.close()
+            await hand_over(node, DRAIN_MS)
+            connections.cancel_scope.deadline = trio.current_time() + DRAIN_MS / 1000
+            await say_goodbye(node, DRAIN_MS)
 
     def _make(self, clock: Clock) -> Node:
         world = self.world
@@ -219,7 +223,7 @@ class SimulatedNode:
                 leases=leases,
                 bus=world.network.bus(self.inbox),
                 presence=presence,
-                lease_ms=LEASE_MS,
+                lease_ms=self._lease_ms,
             )
         return node
 

@@ -24,6 +24,8 @@ FAMILIES = (
 
 RESTLESS = Habits(think_s=2.0, talks_direct=0.6, talks_in_group=0.1, vanishes=0.3, away_s=2.5)
 """Of people who lose their network again and again, and talk to one in between."""
+LEASES_MS = ((5_000,), (5_000,), (5_000,), (2_000, 9_000, 4_000))
+"""The same for all nodes; now and then they were not configured alike."""
 HABITS = (Habits(think_s=1.0), Habits(think_s=2.0), RESTLESS)
 
 
@@ -36,4 +38,5 @@ def plan_of(seed: int) -> Plan:
         mean_between_s=rng.choice([2.0, 4.0, 8.0]),
         habits=rng.choice(HABITS),
         strict=rng.random() < 0.3,
+        leases_ms=rng.choice(LEASES_MS),
     )

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from storage.errors import StoreError, Unavailable
 from storage.memory import MemoryStore
+from storage.memory.timeline import _Conversation as StoredConversation
 from storage.names import group_conv
 from storage.records import Append, Commit, Head, Loaded, Membership, decode_entry
 from tests.simulation.scheduling import Outside
@@ -206,6 +207,10 @@ class SharedStore(MemoryStore):
     def logs(self) -> dict[str, list[bytes]]:
         """Every log as it is now."""
         return {name: list(conv.payloads) for name, conv in self._conversations.items()}
+
+    def stored(self, conv: str) -> StoredConversation:
+        """All that is kept of it, to be looked at."""
+        return self._conversations.get(conv) or StoredConversation()
 
     def epoch_of(self, conv: str) -> int:
         """The highest under which it was taken up."""

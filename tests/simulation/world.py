@@ -50,6 +50,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Names of the kinds of faults that may happen; `tests.simulation.storms` knows them."""
     mean_between_s: float = 4.0
     strict: bool = False
+    leases_ms: tuple[int, ...] = (5_000,)
+    """Of the nodes, in turn."""
 
 
 class Outcome(Struct):
