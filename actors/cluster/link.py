@@ -80,9 +80,7 @@ class Link:
 
     def begin(self, now: float) -> None:
         """Begin a session; the next envelope must hold the whole state."""
-        if self.confirmed:
-            self._patience_s = RESTART_AFTER_S
-        elif self.session:
+        if self.session and not self.confirmed:
             self._patience_s = min(2 * self._patience_s, RESTART_AFTER_MAX_S)
         self.session = next(self._sessions)
         self.number = self.confirmed = 0
@@ -130,6 +128,7 @@ class Link:
             # Not where words are missing that were said before it: what is confirmed is answered.
             if envelope.heard > self.confirmed and follows:
                 self.confirmed = envelope.heard
+                self._patience_s = RESTART_AFTER_S
                 self._waiting_since = now
             self._confirmed_at = now
         elif now - self._began_at >= self._patience_s:

@@ -11,7 +11,15 @@ from actors.cluster import words as w
 from actors.cluster.here import ANNOUNCE_TIMEOUT_S, KEEP_ALIVE_PERIOD_S
 from storage.errors import Unavailable
 from storage.memory import MemoryPresence
-from tests.actors.cluster.nodes import LEASE_MS, ClusterNode, nodes_of, one_node, send, seqs
+from tests.actors.cluster.nodes import (
+    LEASE_MS,
+    ClusterNode,
+    nodes_of,
+    nothing_more,
+    one_node,
+    send,
+    seqs,
+)
 from tests.helpers.links import in_step
 
 
@@ -224,6 +232,22 @@ async def test_who_begins_to_hide_is_hidden_everywhere() -> None:
         n1.cluster.here.hide(5, False)
         await wait_all_tasks_blocked(0.003)
         assert n2.node.registry.seems_online(5)
+
+
+async def test_who_begins_to_hide_on_one_device_is_hidden_by_the_nodes_of_all() -> None:
+    """The nodes that have the user elsewhere, and the one that has told of it, included."""
+    async with nodes_of("n1", "n2", "n3") as nodes:
+        n1, n2, n3 = nodes.running
+        devices = [await n.join(5) for n in (n1, n2)]
+        for hidden in (True, False):
+            n1.cluster.here.hide(5, hidden)
+            await wait_all_tasks_blocked(0.003)
+            for n in nodes.running:
+                assert n.node.registry.online(5)
+                assert n.node.registry.seems_online(5) != hidden
+            assert n2.cluster.here.all() == ([5], [5] if hidden else [])
+            assert n3.peer(n2).users == n3.peer(n1).users == {5: hidden}
+        await nothing_more(devices)
 
 
 async def test_a_node_that_comes_later_is_told_of_all_who_are_here(

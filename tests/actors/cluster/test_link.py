@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import count
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import msgpack
 
-from actors.cluster.link import CONTACT_S, RESTART_AFTER_S, Link
+from actors.cluster.link import CONTACT_S, RESTART_AFTER_MAX_S, RESTART_AFTER_S, Link
 from actors.cluster.words import Behind, Envelope, Sealed, decode, encode
 
 _sessions = count(1)
@@ -98,6 +100,71 @@ def test_a_session_whose_beginning_was_lost_is_begun_again() -> None:
     assert a.may_begin(1.0 + RESTART_AFTER_S)
     a.begin(1.0 + RESTART_AFTER_S)
     assert a.session > before
+
+
+@pytest.mark.parametrize("way_s", [0.1, 0.3, 0.6, 1.2, 3.5])
+def test_a_slow_way_comes_to_rest(way_s: float) -> None:
+    """Confirmations later than a session was given at first are no loss; it is given more."""
+    halves = link("a"), link("b")
+    ways: tuple[deque[tuple[float, Sealed]], ...] = deque(), deque()
+    sessions: list[tuple[int, ...]] = []
+    for tick in range(600):
+        now = tick / 10
+        for half, way, other in zip(halves, ways, reversed(halves), strict=True):
+            if half.may_begin(now):
+                half.begin(now)
+            if not half.lost:
+                way.append((now + way_s, half.seal([word(tick)], now)))
+            while way and way[0][0] <= now:
+                other.hear(carried(way.popleft()[1]), now)
+        sessions.append(tuple(half.session for half in halves))
+    assert all(half.confirmed and not half.lost for half in halves)
+    assert len(set(sessions[300:])) == 1
+
+
+def wait_in_vain(a: Link, b: Link, began: float) -> float:
+    """Until when the half that has begun is waited for, by another that hears nothing."""
+    now = began
+    while not a.may_begin(now):
+        now += RESTART_AFTER_S / 2
+        a.hear(carried(b.seal([], now)), now)
+    return now
+
+
+def test_patience_grows_with_each_session_in_vain_and_is_as_before_after_one_that_was_heard() -> (
+    None
+):
+    a, b = link("a"), link("b")
+    b.begin(0.0)
+    now, waited = 0.0, []
+    for _ in range(7):
+        a.begin(now)
+        until = wait_in_vain(a, b, now)
+        waited.append((until - now) / RESTART_AFTER_S)
+        now = until
+    assert waited == [1, 2, 4, 8, 16, 16, 16]
+    assert waited[-1] * RESTART_AFTER_S == RESTART_AFTER_MAX_S
+
+    a.begin(now)
+    b.hear(carried(a.seal([], now)), now)
+    a.hear(carried(b.seal([], now)), now)
+    assert a.in_step(now)
+    a.seal([], now)  # lost
+    b.hear(carried(a.seal([], now)), now)
+    now = wait_in_vain(a, b, now)
+    a.begin(now)
+    assert wait_in_vain(a, b, now) - now == RESTART_AFTER_S
+
+
+def test_nothing_is_confirmed_by_an_envelope_before_which_words_were_lost() -> None:
+    """They were said before it, and what is confirmed counts as answered."""
+    a, b = begun()
+    confirmed = a.confirmed
+    b.hear(carried(a.seal([word(1)], 1.0)), 1.0)
+    b.seal([word(2)], 1.0)  # lost
+    a.hear(carried(b.seal([word(3)], 1.0)), 1.0)
+    assert a.confirmed == confirmed
+    assert not a.lost
 
 
 def test_a_node_that_was_started_again_knows_nothing_and_says_so() -> None:
@@ -220,10 +287,10 @@ class LossyBus(RuleBasedStateMachine):
                 assert half.confirmed <= self.envelopes.get(half.session, 0)
 
     def teardown(self) -> None:
-        """When nothing is lost any more, both are in step in the time of a few heartbeats."""
+        """When nothing is lost any more, both are in step as soon as patience is over."""
         for way in self.ways:
             way.clear()
-        for _ in range(12):
+        for _ in range(12 + int(RESTART_AFTER_MAX_S / RESTART_AFTER_S)):
             self.now += RESTART_AFTER_S
             for side in (0, 1):
                 self.say(side, 1)

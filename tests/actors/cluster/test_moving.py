@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -223,3 +224,23 @@ async def test_what_is_not_finished_is_not_handed_over_by_a_look_beside_it(
             assert not n2.owns(conv)
             nodes.store.commits.open()
         assert (await ann.reply(asked))["seq"] == 2
+
+
+@pytest.mark.parametrize("faults", [0, 1, 3])
+async def test_what_a_dead_node_has_acknowledged_is_told_however_often_it_cannot_be_loaded(
+    autojump_clock: MockClock, faults: int
+) -> None:
+    """Nobody asks for it: who takes it over is the only one to know of it."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2 = nodes.running
+        conv = n2.conv()
+        ann, bob = await n2.join(1), await n1.join(int(conv.rpartition("/")[2]))
+        assert await send(ann, conv, "a") == [1]
+        assert await seqs(bob, 1) == [1]
+        nodes.network.part(n2.inbox, n1.inbox, both=False)
+        assert await send(ann, conv, "b") == [2]
+        n2.kill()
+        nodes.store.loads.faults += [Unavailable("away")] * faults
+        assert await seqs(bob, 1) == [2]
+        assert n1.owns(conv)
+        assert not nodes.store.loads.faults

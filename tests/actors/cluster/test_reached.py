@@ -83,6 +83,42 @@ async def test_the_word_of_a_former_owner_is_not_all_where_the_next_has_told_mor
         assert await seqs(bob, 1) == [6]
 
 
+async def test_who_has_pulled_while_it_is_taken_up_here_is_told_what_was_not_told_yet() -> None:
+    """What tells them is the follower, until its conversation knows its state."""
+    async with one_node() as n:
+        bob_there, bob = await n.join_connection(2)
+        await store_entries(n.nodes.store, CONV, 1, 4)
+        former = Owner(n, "in2")
+        former.join(1, 1, 2)
+        former.say(w.Behind(CONV, 3))
+        assert (await bob.event())["head"] == 3
+        n.nodes.store.loads.close()
+        n.own(CONV, 2)
+        n.node.registry.conversation(CONV)
+        await wait_all_tasks_blocked()
+        former.say(w.Reached(bob_there.number, CONV, 3, 3))
+        n.nodes.store.loads.open()
+        assert await seqs(bob, 1) == [4]
+
+
+async def test_who_has_pulled_less_than_was_told_is_behind_while_it_is_given_away() -> None:
+    async with one_node() as n:
+        (bob_there, bob), ann = await n.join_connection(2), await n.join(1)
+        n.own(CONV, 1)
+        assert await send(ann, CONV, "a", "b") == [1, 2]
+        assert await seqs(bob, 2) == [1, 2]
+        conversation = n.node.registry.conversations[CONV]
+        bob_there.fall_behind(conversation)
+        n.node.flusher.kick()
+        assert (await bob.event())["head"] == 2
+        n.node.registry.withdraw(conversation)
+        assert CONV not in n.node.registry.conversations
+        bob_there.reached(CONV, 1, 1)
+        n.node.flusher.kick()
+        assert (await bob.event())["head"] == 2
+        assert bob_there.behind == {CONV}
+
+
 async def test_who_has_not_pulled_all_is_told_nothing_new() -> None:
     async with one_node() as n:
         bob_there, bob = await n.join_connection(2)

@@ -46,18 +46,14 @@ def of_bob(seq: int, event: str) -> bytes:
 async def kick_bob(n: ClusterNode) -> None:
     """He is kicked with 2, and 3 is not for him."""
     entries = [of_bob(2, "kicked"), payload(3)]
-    await n.nodes.store.commit(
-        Commit(appends=[Append(GROUP, 2, entries, 1)], gone=[(GROUP, BOB)])
-    )
+    await n.nodes.store.commit(Commit(appends=[Append(GROUP, 2, entries, 1)], gone=[(GROUP, BOB)]))
 
 
 async def let_bob_go_and_come(n: ClusterNode) -> None:
     """He leaves with 2 and is back with 4; 3 is not for him."""
     entries = [of_bob(2, "left"), payload(3), of_bob(4, "joined")]
     member = Member(GROUP, BOB, "member", 4)
-    await n.nodes.store.commit(
-        Commit(appends=[Append(GROUP, 2, entries, 1)], members=[member])
-    )
+    await n.nodes.store.commit(Commit(appends=[Append(GROUP, 2, entries, 1)], members=[member]))
 
 
 async def told(peer: Peer) -> list[Any]:
@@ -85,7 +81,7 @@ async def test_who_was_kicked_before_the_owner_died_is_told_nothing_that_followe
         assert await seqs(ann, 3) == [2, 3, 4]
         assert await told(bob) == ["behind"], "the answer to his pull says that he is out"
         assert not bob_there.behind
-        assert (await bob.error("history", conv=GROUP, after=1))["code"] == "not_found"
+        assert (await bob.error("history", conv=GROUP, after=1))["code"] == "forbidden"
 
 
 async def test_who_left_and_came_again_before_the_owner_died_is_not_told_what_was_between() -> None:
@@ -163,8 +159,8 @@ async def test_who_was_kicked_and_invited_while_words_were_lost_is_not_told_what
         assert await send(ann, conv, "not for Bob") == [3]
         await ann.ok("group.invite", conv=conv, users=[BOB])
         nodes.network.cut.clear()
-        await nodes.settled()
-        assert await told(bob) == ["conv", "behind"] or await entries_told(bob) in ([], [4])
+        await trio.sleep(3.0)  # the loss is noticed, and made good
+        assert 3 not in await entries_told(bob)
         page = await bob.ok("history", conv=conv, after=0)
         assert 3 not in [entry["seq"] for entry in page["entries"]]
 
@@ -226,12 +222,11 @@ async def test_who_comes_between_a_gap_and_what_waited_for_it_is_not_told_what_w
                 owner.join(1, 4, CY, whole=False, came={CY: 5})
                 await n.node.flusher.flush_turn()
 
-        async with trio.open_nursery() as nursery:
-            async with n.cluster.delivery:
-                slow.gate.set()
-                await wait_all_tasks_blocked()  # what lacked was read, and waits to be told
-                nursery.start_soon(hear_of_cy)
-                await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery, n.cluster.delivery:
+            slow.gate.set()
+            await wait_all_tasks_blocked()  # what lacked was read, and waits to be told
+            nursery.start_soon(hear_of_cy)
+            await wait_all_tasks_blocked()
         assert await seqs(bob, 3) == [2, 3, 4]
         assert await entries_told(cy) == []
 
@@ -256,10 +251,10 @@ async def test_who_came_with_a_commit_in_doubt_is_not_told_what_was_before_it(
         await trio.sleep(0.01)
         joined = await cy.send("group.join", conv=conv)
         await trio.sleep(0.01)
-        commit, answers = nodes.store.commit, trio.Event()
+        take, answers = nodes.store.commit, trio.Event()
 
-        async def commit_and_answer_late(what: Commit) -> None:
-            await commit(what)
+        async def commit_and_answer_late(commit: Commit) -> None:
+            await take(commit)
             await answers.wait()
 
         nodes.store.commit = commit_and_answer_late  # type: ignore[method-assign]
@@ -267,6 +262,8 @@ async def test_who_came_with_a_commit_in_doubt_is_not_told_what_was_before_it(
         await bob.reply(first)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(n1.placement.leave)  # gives up waiting, and abandons it
+            await nodes.until(lambda: conv in n1.cluster.following.followers)
+            assert n1.cluster.following.followers[conv].members.keys() == {ANN, BOB}
             await nodes.until(lambda: n2.owns(conv))
             await nodes.until(lambda: conv in n2.node.registry.conversations)
             answers.set()
