@@ -27,6 +27,8 @@ class Truth:
     members: Mapping[str, Sequence[int]]
     earlier: Mapping[str, Sequence[Sequence[bytes]]] = field(default_factory=dict)
     online: set[int] | None = None
+    private: Collection[str] = ()
+    """Groups that show nobody what was said while they were no member."""
 
 
 def check(record: Record, truth: Truth) -> list[str]:
@@ -46,6 +48,8 @@ def check(record: Record, truth: Truth) -> list[str]:
     for device in record.devices:
         for conv, seen in device.logs.items():
             wrong += _check_seen(device, conv, seen, logs.get(conv, []), truth.earlier.get(conv))
+        for conv in truth.private:
+            wrong += _check_private(device, conv, logs.get(conv, []))
         if device.connected:
             wrong += _check_complete(device, logs, truth.members)
             wrong += _check_present(device, truth.online)
@@ -53,10 +57,16 @@ def check(record: Record, truth: Truth) -> list[str]:
 
 
 def _goes(entry: Map, user: int) -> bool:
+    return _changes(entry, user, "left", "kicked")
+
+
+def _comes(entry: Map, user: int) -> bool:
+    return _changes(entry, user, "joined", "created")
+
+
+def _changes(entry: Map, user: int, *events: str) -> bool:
     body = entry.get("body")
-    return (
-        entry["kind"] == "system" and body["event"] in ("left", "kicked") and user in body["users"]
-    )
+    return entry["kind"] == "system" and body["event"] in events and user in body["users"]
 
 
 def _check_log(conv: str, log: list[Map], impatient: Collection[tuple[int, str]]) -> list[str]:
@@ -131,6 +141,20 @@ def _check_seen(
                 f"{entry.body!r}, it is {stored['from']} {stored['kind']} {stored.get('body')!r}"
             )
     return wrong
+
+
+def _check_private(device: DeviceRecord, conv: str, log: list[Map]) -> list[str]:
+    """Of such a group, no frame had an entry from before one's coming, or after one's going."""
+    allowed: set[int] = set()
+    inside = False
+    for entry in log:
+        inside = inside or _comes(entry, device.user)
+        if inside:
+            allowed.add(entry["seq"])
+        inside = inside and not _goes(entry, device.user)
+    if forbidden := sorted(device.shown.get(conv, set()) - allowed):
+        return [f"{device.name}: {conv}: was shown {forbidden}, and was no member then"]
+    return []
 
 
 def _check_complete(

@@ -261,19 +261,26 @@ class Client:
         elif t == "presence":
             self._on_states(event["users"])
         elif self._early is not None and t in ("msg", "behind"):
+            self._show(event)
             self._early.append(event)
         elif t == "behind":
             self.record.count("behind")
             self._pull(event["conv"])
         elif t == "msg":
+            self._show(event)
             pull = self._pulls.get(event["conv"])
             if pull is not None:
                 pull.waiting.append(event)
             else:
                 self._take(event, live=True)
 
+    def _show(self, entry: Map) -> None:
+        if "seq" in entry:
+            self.saw.shown.setdefault(entry["conv"], set()).add(entry["seq"])
+
     def _take(self, entry: Map, *, live: bool) -> None:
         """Into the copy of the log: what is known is dropped, what is next is added."""
+        self._show(entry)
         conv, seq = entry["conv"], entry["seq"]
         cursor = self.saw.cursors.get(conv, 0)
         if seq <= cursor:
@@ -355,6 +362,15 @@ class Client:
             intent.refused = reply["code"]
         if intent.settled:
             self.intents.pop(intent.key, None)
+
+    async def look(self, fields: Map, *, conv: str) -> None:
+        """At a page of a log, to see that it may be seen."""
+        if self.line is not None:
+            await self.line.post("history", fields, self._on_look, conv=conv)
+
+    def _on_look(self, reply: Map) -> None:
+        for entry in reply.get("entries", ()):
+            self._show(entry)
 
     async def say_once(self, t: str, fields: Map, *, conv: str = "") -> None:
         """A command whose answer changes nothing for this client."""

@@ -27,6 +27,7 @@ class Habits(Struct, frozen=True, kw_only=True):
     reads: float = 0.08
     looks: float = 0.03
     comes_and_goes: float = 0.05
+    rules: float = 0.03
     types: float = 0.02
     vanishes: float = 0.02
     is_deaf: float = 0.02
@@ -97,6 +98,15 @@ class Person:
         t = "group.leave" if self._inside(conv) else "group.join"
         await self.client.say_once(t, {"conv": conv}, conv=conv)
 
+    async def _rules(self) -> None:
+        """Put somebody out, or fetch them in: only who made the group may do the former."""
+        conv = self._groups[-1]
+        other = self._rng.choice(self._others)
+        if self._rng.random() < 0.5:
+            await self.client.say_once("group.kick", {"conv": conv, "user": other}, conv=conv)
+        else:
+            await self.client.say_once("group.invite", {"conv": conv, "users": [other]}, conv=conv)
+
     def _inside(self, conv: str) -> bool:
         """As far as this client knows: by the last entry of its own coming or going."""
         user = self.client.user
@@ -116,7 +126,7 @@ class Person:
     async def _looks(self) -> None:
         if self.client.saw.cursors:
             conv = self._rng.choice(sorted(self.client.saw.cursors))
-            await self.client.say_once("history", {"conv": conv, "limit": 5}, conv=conv)
+            await self.client.look({"conv": conv, "limit": 5}, conv=conv)
 
     async def _types(self) -> None:
         conv = _direct(self.client.user, self._rng.choice(self._others))

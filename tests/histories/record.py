@@ -56,6 +56,8 @@ class DeviceRecord:
     user: int
     logs: dict[str, list[Seen]] = field(default_factory=dict)
     cursors: dict[str, int] = field(default_factory=dict)
+    shown: dict[str, set[int]] = field(default_factory=dict)
+    """Every seq that any frame had, whether the client took the entry or not."""
     connected: bool = False
     """Its connection is open and it has pulled what it missed."""
     presence: dict[int, bool] = field(default_factory=dict)

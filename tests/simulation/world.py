@@ -200,6 +200,7 @@ class World:
                 for conv, entries in self.store.history.items()
             },
             online={client.user for client in self.clients if client.saw.connected},
+            private={"g/2"},
         )
 
 

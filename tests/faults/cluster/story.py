@@ -41,6 +41,7 @@ CHATTY = Habits(
     reads=0.0,
     looks=0.0,
     comes_and_goes=0.0,
+    rules=0.0,
     types=0.0,
     vanishes=0.0,
     is_deaf=0.0,
@@ -195,7 +196,7 @@ class Story:
         online = {client.user for client in self.clients if client.saw.connected}
         convs = {conv for client in self.clients for conv in client.saw.logs}
         convs |= {intent.conv for intent in self.record.intents} | set(groups)
-        truth = await truth_of(self.machines, sorted(convs), online)
+        truth = await truth_of(self.machines, sorted(convs), online, groups[1:])
         wrong = check(self.record, truth) + self._unsettled()
         for node in self.machines.nodes:
             peers = {

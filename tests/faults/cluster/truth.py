@@ -20,7 +20,9 @@ MEMBERS_MAX = 1_000
 COMPARED = ("seq", "from", "ts", "kind", "body", "ref", "edited_ts", "recalled")
 
 
-async def truth_of(machines: Machines, convs: list[str], online: set[int]) -> Truth:
+async def truth_of(
+    machines: Machines, convs: list[str], online: set[int], private: list[str]
+) -> Truth:
     """All logs, as they are stored, without any node's help."""
     async with open_cassandra(parse_url(machines.cassandra.url)) as store:
         logs = {conv: await _log(store, conv) for conv in convs}
@@ -29,7 +31,7 @@ async def truth_of(machines: Machines, convs: list[str], online: set[int]) -> Tr
             or [member.user for member in await store.members(conv, after=0, limit=MEMBERS_MAX)]
             for conv in convs
         }
-    return Truth(logs=logs, members=members, online=online)
+    return Truth(logs=logs, members=members, online=online, private=private)
 
 
 async def _log(store: Store, conv: str) -> list[bytes]:
