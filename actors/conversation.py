@@ -368,7 +368,8 @@ class Conversation(Queries):
         self._loaded = False
         cluster.following.follow_on(self)
         self.node.registry.forget(self)
-        self._give_up(SENT_ELSEWHERE)
+        with cluster.said_later(self.name):
+            self._give_up(SENT_ELSEWHERE)
 
     def _send_on(self) -> None:
         """Commands that were not looked at go to where the conversation is now."""

@@ -8,7 +8,8 @@ Decides nothing about messages; who owns what is `placement`'s business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +248,15 @@ class Cluster:
         """Slots have changed hands."""
         for route in list(self.routes.values()):
             route.settle()
+
+    @contextmanager
+    def said_later(self, name: str) -> Iterator[None]:
+        """What is sent to a conversation's next owner in the block comes before what waits for it."""
+        route = self.routes.get(slot_of(name))
+        later = route.take_back(name) if route is not None else []
+        yield
+        for connection, command in later:
+            connection.dispatch_again(command)
 
     def drop_route(self, route: Route) -> None:
         if self.routes.get(route.slot) is route:

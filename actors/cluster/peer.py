@@ -54,6 +54,12 @@ def batch_word(conv: str, drafts: Drafts) -> bytes:
     return encode(Batch(conv, first, drafts.payloads, drafts.cuts, drafts.senders))
 
 
+def _came(ledger: Ledger, user: int) -> int:
+    """Since which entry they are a member; 0 where a turn under way has put them out."""
+    member = ledger.members.get(user)
+    return member.since if member is not None else 0
+
+
 class Peer:
     def __init__(self, cluster: Cluster, inbox: str) -> None:
         self.cluster = cluster
@@ -188,14 +194,14 @@ class Peer:
             same = join is not None and (join.conv, join.head) == (ledger.name, ledger.told)
             if join is not None and same and (join.doubt or not doubt):
                 join.users.append(user)
-                join.came.append(ledger.members[user].since)
+                join.came.append(_came(ledger, user))
                 return
             self._settle_join()
             self._join = self._joined(ledger, [user], whole=False, doubt=doubt)
         self.mark_dirty()
 
     def _joined(self, ledger: Ledger, users: list[int], *, whole: bool, doubt: bool) -> Join:
-        came = [ledger.members[user].since for user in users]
+        came = [_came(ledger, user) for user in users]
         return Join(ledger.name, ledger.epoch, ledger.told, users, came, whole, doubt)
 
     def _settle_join(self) -> None:

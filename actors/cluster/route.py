@@ -122,6 +122,18 @@ class Route:
         else:
             self._straight = False
 
+    def take_back(self, name: str) -> list[tuple[Connection, Any]]:
+        """Commands for a conversation that nobody has yet, in order; they are posted again."""
+        waiting = {
+            tag: each
+            for tag, each in self.pending.items()
+            if each.name == name and each.peer is None and each.refused is None
+        }
+        for tag in waiting:
+            del self.pending[tag]
+            self._cluster.take_tag(tag)
+        return [(each.connection, each.command) for each in waiting.values()]
+
     def _send(self, tag: int, pending: Pending) -> None:
         peer = self._peer
         assert peer is not None

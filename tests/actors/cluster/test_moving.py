@@ -81,6 +81,28 @@ async def test_what_is_under_way_is_finished_before_another_may_write(
         assert await seqs(ann, 2) == [1, 2]
 
 
+async def test_what_was_said_after_it_began_to_move_does_not_overtake_what_was_said_before(
+    autojump_clock: MockClock,
+) -> None:
+    """Seed 600192 of the simulated cluster."""
+    async with nodes_of("n1", "n2") as nodes:
+        conv, owner = mover(nodes)
+        ann = await owner.join(1)
+        await send(ann, conv, "a")
+        nodes.store.commits.close()
+        ids = [await ann.send("send", conv=conv, key="slow", kind="text", body="slow")]
+        await wait_all_tasks_blocked()
+        ids.append(await ann.send("send", conv=conv, key="waits", kind="text", body="waits"))
+        third = nodes.start("n3")
+        await nodes.until(lambda: not owner.owns(conv))
+        ids.append(await ann.send("send", conv=conv, key="later", kind="text", body="later"))
+        await nodes.until(lambda: third.owns(conv))
+        nodes.store.commits.open()
+        replies = [await ann.reply(id_) for id_ in ids]
+        assert [reply["t"] for reply in replies] == ["error", "ok", "ok"]
+        assert replies[1]["seq"] < replies[2]["seq"]
+
+
 async def test_what_cannot_be_finished_in_time_is_in_doubt_and_not_lost(
     autojump_clock: MockClock,
 ) -> None:
