@@ -251,7 +251,7 @@ class Cluster:
 
     @contextmanager
     def said_later(self, name: str) -> Iterator[None]:
-        """What is sent to a conversation's next owner in the block comes before what waits for it."""
+        """What goes to its next owner in the block comes before what waits for that already."""
         route = self.routes.get(slot_of(name))
         later = route.take_back(name) if route is not None else []
         yield
