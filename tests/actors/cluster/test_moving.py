@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.cluster import words as w
 from actors.cluster.moving import CONFIRM_TIMEOUT_S, FINISH_TIMEOUT_S
+from actors.cluster.placement import RETRY_S
 from storage.errors import Unavailable
 from storage.names import slot_of
 from tests.actors.cluster.nodes import ClusterNode, Nodes, nodes_of, nothing_more, send, seqs
@@ -103,6 +104,34 @@ async def test_what_was_said_after_it_began_to_move_does_not_overtake_what_was_s
         assert replies[1]["seq"] < replies[2]["seq"]
 
 
+async def test_where_it_cannot_be_put_away_its_owner_goes_on_at_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes_of("n1") as nodes:
+        conv, owner = mover(nodes, "n2")
+        ann = await owner.join(1)
+        await send(ann, conv, "a")
+        put_away = nodes.store.put_away
+        failed, meanwhile = trio.Event(), []
+
+        async def fails_once(epochs: Mapping[str, int]) -> None:
+            if conv not in epochs or failed.is_set():
+                return await put_away(epochs)
+            meanwhile.append(await ann.send("send", conv=conv, key="b", kind="text", body="b"))
+            await nodes.until(lambda: slot_of(conv) in owner.cluster.routes)
+            failed.set()
+            raise Unavailable("away")
+
+        monkeypatch.setattr(nodes.store, "put_away", fails_once)
+        second = nodes.start("n2")
+        await failed.wait()
+        with trio.fail_after(RETRY_S / 2):  # not only when it looks again
+            assert (await ann.reply(meanwhile[0]))["seq"] == 2
+        assert owner.owns(conv)
+        await nodes.settled()
+        assert second.owns(conv)
+
+
 async def test_what_cannot_be_finished_in_time_is_in_doubt_and_not_lost(
     autojump_clock: MockClock,
 ) -> None:
@@ -117,6 +146,7 @@ async def test_what_cannot_be_finished_in_time_is_in_doubt_and_not_lost(
         await wait_all_tasks_blocked()
         third = nodes.start("n3")
         await nodes.until(lambda: third.owns(conv))
+        assert conv not in owner.cluster.doubtful, "the next owner doubts"
         nodes.store.commits.open()
         reply = await ann.reply(id_)
         assert (reply["t"], reply["code"], reply["retry"]) == ("error", "unavailable", True)
