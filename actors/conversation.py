@@ -120,11 +120,11 @@ class Conversation(Queries):
         self.doubt = self.doubt or loaded.doubt
         registry, cluster = self.node.registry, self.node.cluster
         told = loaded.head.seq if self._fresh else self.head
-        self._fresh = False
         told, known = self._inherit() or (told, frozenset())
         for user in self.members:
             registry.lost_interest(user, self)
         self._remember(loaded)
+        self._fresh = False
         self.subscribers.let_out(self.members, told)
         if told < self.head:
             self._catch_up(self.head - told, loaded.tail)
@@ -168,8 +168,9 @@ class Conversation(Queries):
         else:
             self.subscribers.tell_stored(tail[-missed:])
 
-    def load_failed(self, refusal: Refusal) -> None:
-        """Answer everybody who waits; the next command tries again, or the sweeper."""
+    def load_failed(self, refusal: Refusal, *, for_good: bool = False) -> None:
+        """Answer everybody who waits; the next command tries again, or (not if `for_good`, where it
+        would only fail again) the sweeper."""
         self._loading = self._loaded = False
         if self.abandoned:
             self._send_on()
@@ -179,7 +180,8 @@ class Conversation(Queries):
         self._unblock()
         if len(self._mailbox):
             self.wake()
-        elif self.settled and not self._waiting:
+        elif for_good or (self.settled and not self._waiting):
+            self.subscribers.fall_behind()
             self.end()
         else:
             self.node.turn.load_later(self)  # somebody may have missed something
@@ -322,9 +324,7 @@ class Conversation(Queries):
 
     def _give_up(self, refusal: Refusal) -> None:
         answers = self._answers
-        if self._staged is not None:
-            for _, user in self._staged.gone:
-                self._let_go(user)  # the store may say so too; if not, they are taken up again
+        self._let_go_in_doubt()
         self._clear()
         self._loaded = False
         for connection, command_id, reply in answers:

@@ -311,6 +311,16 @@ class Ledger:
         for peer in registry.peers_of(user):
             self.subscribers.discard_peer(peer, user)
 
+    def _let_go_in_doubt(self) -> None:
+        """Of whoever this turn was to put out, nobody knows whether they are.
+
+        If the store says so too, the answer to their pull does; if not, they are taken up again.
+        """
+        gone = [user for _, user in self._staged.gone] if self._staged is not None else []
+        self.node.registry.tell(gone, {"t": "behind", "conv": self.name, "head": self.head})
+        for user in gone:
+            self._let_go(user)
+
     def stage_member(self, member: Member) -> None:
         """Store a member's new role."""
         self.members[member.user] = member

@@ -220,11 +220,15 @@ class Outbox:
     def fall_behind(self, source: Source) -> None:
         """No more live entries of this conversation until the client has pulled what it lacks."""
         source.unsubscribe(self)
-        if self.behind is None:
-            self.behind = set()
-        self.behind.add(source.name)
+        self.stay_behind(source.name)
         self.node.counters.behind += 1
         self.push_event({"t": "behind", "conv": source.name, "head": source.head})
+
+    def stay_behind(self, conv: str) -> None:
+        """Likewise, and the client need not be told now."""
+        if self.behind is None:
+            self.behind = set()
+        self.behind.add(conv)
 
     def no_longer_behind(self, conv: str) -> None:
         """The client has what it lacked of this conversation, or may not have it any more."""

@@ -222,8 +222,8 @@ class Turn:
             conversation.take_up(loaded[conversation.name])
         except Exception:  # noqa: BLE001 - the supervisor
             self._node.counters.crashes += 1
-            # Not loaded again at once: what is stored would only fail in the same way.
-            conversation.load_failed(defect(f"taking up conversation {conversation.name}"))
+            refusal = defect(f"taking up conversation {conversation.name}")
+            conversation.load_failed(refusal, for_good=True)
 
     @property
     def loads_waiting(self) -> int:

@@ -254,9 +254,11 @@ class Cluster:
         """What goes to its next owner in the block comes before what waits for that already."""
         route = self.routes.get(slot_of(name))
         later = route.take_back(name) if route is not None else []
-        yield
-        for connection, command in later:
-            connection.dispatch_again(command)
+        try:
+            yield
+        finally:
+            for connection, command in later:
+                connection.dispatch_again(command)
 
     def drop_route(self, route: Route) -> None:
         if self.routes.get(route.slot) is route:

@@ -30,6 +30,7 @@ GAP_PENDING_MAX_BYTES = 4 * 1024 * 1024
 class Follower:
     __slots__ = (
         "_cluster",
+        "_early",
         "_ended",
         "_last",
         "_pending",
@@ -55,6 +56,9 @@ class Follower:
         """Users with a session here whom the owner tells; each what comes after this entry."""
         self.subscribers = Subscribers(cluster.node, self)
         self.used_at = cluster.node.now()
+        self._early: dict[Connection, bool] = {}
+        """Those that may be told nothing before a gap is read, as it is from before they came; and
+        whether they have pulled since."""
         self._ended = False
         self._reading = False
         self._last = head
@@ -104,8 +108,15 @@ class Follower:
         """Live entries from the next one on, unless it is one from before they came."""
         if self.head >= self.members.get(connection.user, 0):
             self.subscribers.add(connection)
+        elif connection in self._early:
+            self._early[connection] = True
+            connection.stay_behind(self.name)
         elif not connection.closing:
-            connection.fall_behind(self)
+            self._early[connection] = False
+            if connection.session is None:
+                connection.stay_behind(self.name)  # it is being opened, and will `sync`
+            else:
+                connection.fall_behind(self)
 
     def unsubscribe(self, outbox: Outbox) -> None:
         self.subscribers.discard(outbox)
@@ -163,6 +174,14 @@ class Follower:
         self._pending_bytes = 0
         self._cluster.node.flusher.settle()
         self.subscribers.fall_behind()
+        self._recall_early()
+
+    def _recall_early(self) -> None:
+        """Another pull makes those live that have pulled too early."""
+        early, self._early = self._early, {}
+        for connection, pulled in early.items():
+            if pulled and connection.user in self.members and not connection.closing:
+                connection.fall_behind(self)
 
     def _wait(self, first: int, drafts: Drafts) -> None:
         # What follows on what waits is not read: else a busy conversation would be chased for ever.
@@ -198,6 +217,7 @@ class Follower:
             self.fall_behind(max([self._last, *[self._last_of(*each) for each in self._pending]]))
         finally:
             self._reading = False
+        self._recall_early()
         pending, self._pending = self._pending, []
         self._pending_bytes = 0
         async with cluster.delivery:

@@ -51,6 +51,7 @@ class Following:
         follower.epoch = word.epoch
         follower.used_at = self._node.now()
         if word.whole:
+            self._node.flusher.settle()
             kept = set(users)
             for user in [user for user in follower.members if user not in kept]:
                 follower.find_gone(user)

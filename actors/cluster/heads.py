@@ -45,7 +45,7 @@ class MemberHead(Struct):
 
 
 def head_for(conv: Conversation, user: int) -> MemberHead:
-    """As the conversation stands: not more than what is durable."""
+    """As the conversation stands: no entry that is not durable. Who is being put out is out."""
     member = conv.members.get(user)
     return MemberHead(Head(conv.head, conv.ts), member.since if member is not None else None)
 

@@ -40,6 +40,7 @@ class Link:
         "_confirmed_at",
         "_me",
         "_patience_s",
+        "_refused",
         "_sessions",
         "_waiting_since",
         "confirmed",
@@ -68,6 +69,7 @@ class Link:
         self.heard_session = 0
         self.heard = 0
         self._patience_s = RESTART_AFTER_S
+        self._refused = False
         self._began_at = now - RESTART_AFTER_S
         self._confirmed_at = now
         self._waiting_since = now
@@ -80,12 +82,17 @@ class Link:
 
     def begin(self, now: float) -> None:
         """Begin a session; the next envelope must hold the whole state."""
-        if self.session and not self.confirmed:
+        if self.session and not self.confirmed and not self._refused:
             self._patience_s = min(2 * self._patience_s, RESTART_AFTER_MAX_S)
+        self._refused = False
         self.session = next(self._sessions)
         self.number = self.confirmed = 0
         self.lost = False
         self._began_at = now
+
+    def refuse(self) -> None:
+        """The bus took an envelope not at all, which says nothing of how slow the way is."""
+        self.lost = self._refused = True
 
     def seal(self, words: list[bytes], now: float) -> Sealed:
         """The next envelope, of encoded words."""

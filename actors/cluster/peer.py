@@ -122,7 +122,7 @@ class Peer:
         sealed = self.link.seal(words, self.cluster.node.now())
         if self.cluster.bus.send(self.inbox, encode(sealed)):
             return True
-        self.link.lost = True
+        self.link.refuse()
         return False
 
     def begin(self, users: list[int], hidden: list[int]) -> None:

@@ -1,7 +1,7 @@
 """Which node writes which conversation: leases, slots, and their hand-over.
 
-A node lives while it beats. It believes in its own lease by its own monotonic clock only: from the
-start of the last beat that succeeded, for the time of a lease less a margin; after that it
+A node lives while it beats. It believes in its own lease by its own monotonic clock only: from when
+the last beat that succeeded was first said, for the time of a lease less a margin; after that it
 acknowledges nothing (it is *fenced*). Others remove a node whose beat stood still for a whole lease
 by their clocks. Both are conditional on the same value, so a node that was removed cannot beat
 again; it begins a new incarnation, which owns nothing. Slots change hands by one conditional write
@@ -69,6 +69,7 @@ class Placement:
         self._good_until = float("-inf")
         self._beaten = False
         self._beating = trio.Lock()
+        self._removed = False
         self._said = (0, 0.0)
         """The beat that was said last, and when it was first said."""
         self._releasing: set[int] = set()
@@ -135,6 +136,8 @@ class Placement:
             await self._beat()
 
     async def _beat(self) -> None:
+        if self._removed:
+            return
         beaten, me = self._beaten, self.me
         record = replace(
             me,
@@ -315,8 +318,10 @@ class Placement:
         """The last word: this node owns nothing more and is gone."""
         self._good_until = float("-inf")
         self.owned.clear()
+        self._removed = True
         try:
-            await self._leases.remove(self.me.incarnation, self.me.beat)
+            async with self._beating:
+                await self._leases.remove(self.me.incarnation, self.me.beat)
         except Unavailable as error:
             log_outage(error)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from actors.cluster.link import CONTACT_S, RESTART_AFTER_MAX_S
+
 if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
     from actors.cluster.placement import Seen
@@ -17,6 +19,8 @@ log = logging.getLogger("parley.cluster")
 
 TOLD_AFTER_LEASES = 3
 """So many leases of silence are told."""
+TOLD_AFTER_MIN_S = RESTART_AFTER_MAX_S + CONTACT_S
+"""Not before the links had time to find each other again."""
 
 
 class Silence:
@@ -37,7 +41,7 @@ class Silence:
             if self._lives(seen, now) and self._silent(seen.record.inbox, now)
         }
         self._told &= self._since.keys()
-        told_after_s = TOLD_AFTER_LEASES * placement.lease_s
+        told_after_s = max(TOLD_AFTER_LEASES * placement.lease_s, TOLD_AFTER_MIN_S)
         for incarnation, since in self._since.items():
             if now - since >= told_after_s and incarnation not in self._told:
                 self._told.add(incarnation)
