@@ -52,6 +52,7 @@ async def test_an_expulsion_of_unknown_outcome_is_what_the_store_says(applied: b
             await bob.ok("ping")
         told = [event["body"] for event in bob.events if event["t"] == "msg"]
         assert told == ([] if applied is None else ["a secret"])
+        assert "behind" in [event["t"] for event in bob.events], "the answer to a pull says it"
         later = (await made.join(2))[1]
         with trio.fail_after(2):
             await ann.ok("send", conv=GROUP, key="b", kind="text", body="another")
@@ -162,3 +163,25 @@ async def test_who_came_with_a_commit_in_doubt_is_told_though_nobody_else_was_th
             await cat.ok("ping")
         assert [event["t"] for event in cat.events] == ["behind"]
         assert idle(conv, made.node.now() + 1_000)
+
+
+async def test_what_cannot_be_taken_up_is_not_loaded_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect, or what is stored is broken: only who asks again is answered again."""
+    async with world() as made:
+        await make_group(made)
+        _, ann = await made.join(1)
+
+        def broken(self: Conversation, loaded: object) -> None:
+            raise KeyError("a defect")
+
+        monkeypatch.setattr(Conversation, "_remember", broken)
+        with trio.fail_after(2):
+            assert (await ann.error("history", conv=GROUP))["code"] == "internal"
+            assert GROUP not in made.node.registry.conversations
+            made.node.turn.load_again()
+            await trio.testing.wait_all_tasks_blocked()
+            assert made.node.counters.crashes == 1
+            monkeypatch.undo()
+            await ann.ok("history", conv=GROUP)

@@ -319,3 +319,14 @@ def test_who_has_left_is_not_in_step_and_nothing_is_begun_for_them() -> None:
     a.lost = True
     assert not a.may_begin(9.0)
     assert b.in_step(0.1), "they may still hear"
+
+
+def test_a_bus_that_took_nothing_says_nothing_of_how_slow_the_way_is() -> None:
+    """As while Redis is away: when it is back, the link is not the one that waits."""
+    a, now = link("a"), 0.0
+    for _ in range(20):
+        assert a.may_begin(now)
+        a.begin(now)
+        a.seal([word(0)], now)
+        a.refuse()
+        now += RESTART_AFTER_S

@@ -231,6 +231,19 @@ async def test_a_node_that_only_cannot_beat_for_a_while_keeps_what_it_has(
         assert n2.placement.owned == before
 
 
+async def test_a_node_that_has_left_does_not_come_back_by_a_late_beat(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        _, n2 = nodes.running
+        before = n2.placement.me.incarnation
+        await n2.placement.leave()
+        await n2.placement.remove()
+        await trio.sleep(2 * LEASE_S)  # it beats on until its tasks are ended
+        assert n2.placement.me.incarnation == before
+        assert [record.node for record in await nodes.leases.nodes()] == ["n1"]
+
+
 async def test_what_a_fenced_node_wrote_is_not_acknowledged_but_asked_again(
     autojump_clock: MockClock,
 ) -> None:

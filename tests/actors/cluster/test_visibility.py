@@ -273,3 +273,44 @@ async def test_who_came_with_a_commit_in_doubt_is_not_told_what_was_before_it(
         (since,) = [member.since for member in members if member.user == CY]
         assert since > 2, "something was said before"
         assert all(seq >= since for seq in await entries_told(cy))
+
+
+async def test_who_pulls_before_a_gap_is_read_is_told_to_pull_once_more_and_not_at_each_pull() -> (
+    None
+):
+    async with one_node() as n:
+        (cy_there, cy), bob = await n.join_connection(CY), await n.join(BOB)
+        owner = Owner(n, "in2")
+        owner.join(1, 1, BOB)
+        await store_entries(n.nodes.store, CONV, 1, 5)
+        slow = SlowReads(n)
+        owner.batch(5)
+        await wait_all_tasks_blocked()
+        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        for _ in range(3):
+            owner.say(w.Reached(cy_there.number, CONV, 5, 5))
+        assert await told(cy) == ["behind"]
+        slow.gate.set()
+        assert await seqs(bob, 4) == [2, 3, 4, 5]
+        assert await told(cy) == ["behind", "behind"]
+
+
+async def test_a_connection_that_is_being_opened_hears_nothing_before_its_welcome() -> None:
+    """It will `sync`, and is live from then on."""
+    async with one_node() as n:
+        bob, _ = await n.join(BOB), await n.join(CY)
+        owner = Owner(n, "in2")
+        owner.join(1, 1, BOB)
+        await store_entries(n.nodes.store, CONV, 1, 5)
+        slow = SlowReads(n)
+        owner.batch(5)
+        await wait_all_tasks_blocked()
+        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        opened, second = await n.join_connection(CY)
+        assert await told(second) == []
+        assert opened.behind == {CONV}
+        slow.gate.set()
+        assert await seqs(bob, 4) == [2, 3, 4, 5]
+        owner.say(w.Reached(opened.number, CONV, 5, 5))
+        owner.batch(6)
+        assert await told(second) == [6]
