@@ -23,7 +23,7 @@ IN_FLIGHT_MAX_REQUESTS = 512
 """Requests under way; the next one waits until an answer comes."""
 WAITING_MAX_TASKS = 10_000
 """Tasks that wait for room; one more is refused with `Unavailable`, as nothing was gained by it."""
-CLOSE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
 """For the answers that are still out when the store is closed; then they are given up."""
 
 Rows = Any
