@@ -71,11 +71,12 @@ class Conversation(Queries):
     def settled(self) -> bool:
         """Whether nobody can miss anything for its being forgotten now.
 
-        It has told all that it knows of, or never knew anything. After a turn in doubt, and after
-        the death of its last writer, that is so when it is loaded.
+        After a turn in doubt, or the death of its last writer: when it is loaded.
         """
-        if self._loaded or not self._fresh or len(self.subscribers):
-            return self._loaded
+        if self._loaded:
+            return True
+        if not self._fresh or len(self.subscribers):
+            return False
         cluster = self.node.cluster
         return cluster is None or self.name not in cluster.doubtful
 

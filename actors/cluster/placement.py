@@ -213,8 +213,7 @@ class Placement:
             still = before is not None and before.record.beat == record.beat
             present[record.incarnation] = Seen(record, before.since if still and before else now)
         for incarnation, seen in list(present.items()):
-            lease_s = max(self.lease_s, seen.record.lease_ms / 1000)
-            dead = now - seen.since >= lease_s and incarnation != self.me.incarnation
+            dead = not self.beats(seen, now) and incarnation != self.me.incarnation
             if dead and await self._leases.remove(incarnation, seen.record.beat):
                 log.warning("%s is dead: its beat stood still for a lease", incarnation)
                 del present[incarnation]
@@ -222,6 +221,10 @@ class Placement:
         for name in self._scores.keys() - {seen.record.node for seen in present.values()}:
             del self._scores[name]
         self._cluster.set_peers(self.inboxes())
+
+    def beats(self, seen: Seen, now: float) -> bool:
+        """Whether its beat has moved within a lease: of the two, the longer one."""
+        return now - seen.since < max(self.lease_s, seen.record.lease_ms / 1000)
 
     def learn(self, records: Iterable[SlotRecord]) -> None:
         """Take in what is known of slots; older knowledge than ours is passed over."""

@@ -13,7 +13,6 @@ from actors.cluster.link import CONTACT_S, RESTART_AFTER_MAX_S
 
 if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
-    from actors.cluster.placement import Seen
 
 log = logging.getLogger("parley.cluster")
 
@@ -38,7 +37,8 @@ class Silence:
         self._since = {
             incarnation: self._since.get(incarnation, now)
             for incarnation, seen in placement.seen.items()
-            if self._lives(seen, now) and self._silent(seen.record.inbox, now)
+            # A beat that stands still says nothing of who lives: the store may be away.
+            if placement.beats(seen, now) and self._silent(seen.record.inbox, now)
         }
         self._told &= self._since.keys()
         told_after_s = max(TOLD_AFTER_LEASES * placement.lease_s, TOLD_AFTER_MIN_S)
@@ -55,11 +55,6 @@ class Silence:
     def seconds(self, incarnation: str, now: float) -> float:
         """How long a node has lived in silence, up to now; 0: it is heard."""
         return now - self._since.get(incarnation, now)
-
-    def _lives(self, seen: Seen, now: float) -> bool:
-        # A beat that stands still says nothing of who lives: the store may be away.
-        lease_s = max(self._cluster.placement.lease_s, seen.record.lease_ms / 1000)
-        return now - seen.since < lease_s
 
     def _silent(self, inbox: str, now: float) -> bool:
         peer = self._cluster.peers.get(inbox)

@@ -149,9 +149,10 @@ def stand(node: Node, user: int, membership: Membership) -> Standing | None:
     head, ts, read = membership.head.seq, membership.head.ts, membership.read
     actor = active(node, membership.conv)
     if actor is not None:
-        if user not in actor.members:
+        member = actor.members.get(user)
+        if member is None:
             return None
-        membership.since = actor.members[user].since  # they may have left and come again
+        membership.since = member.since  # they may have left and come again
         # What the store has and readers may not know of yet is told live in a moment.
         head, ts = actor.head, actor.ts
         mark = actor.marks.get(user)

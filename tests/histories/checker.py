@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgpack
 
 from broker.wire.limits import KEY_WINDOW_ENTRIES
+from tests.histories.membership import begins_for, ends_for
 from tests.histories.record import DeviceRecord, Intent, Map, Record, Seen
 
 
@@ -41,7 +42,7 @@ def check(record: Record, truth: Truth) -> list[str]:
     wrong += [
         f"{hole}, without having gone"
         for user, conv, seq, hole in record.owed
-        if not any(_goes(entry, user) for entry in logs.get(conv, [])[seq - 1 :])
+        if not any(ends_for(entry, user) for entry in logs.get(conv, [])[seq - 1 :])
     ]
     for intent in record.intents:
         wrong += _check_intent(intent, logs.get(intent.conv, []))
@@ -54,19 +55,6 @@ def check(record: Record, truth: Truth) -> list[str]:
             wrong += _check_complete(device, logs, truth.members)
             wrong += _check_present(device, truth.online)
     return wrong
-
-
-def _goes(entry: Map, user: int) -> bool:
-    return _changes(entry, user, "left", "kicked")
-
-
-def _comes(entry: Map, user: int) -> bool:
-    return _changes(entry, user, "joined", "created")
-
-
-def _changes(entry: Map, user: int, *events: str) -> bool:
-    body = entry.get("body")
-    return entry["kind"] == "system" and body["event"] in events and user in body["users"]
 
 
 def _check_log(conv: str, log: list[Map], impatient: Collection[tuple[int, str]]) -> list[str]:
@@ -148,10 +136,10 @@ def _check_private(device: DeviceRecord, conv: str, log: list[Map]) -> list[str]
     allowed: set[int] = set()
     inside = False
     for entry in log:
-        inside = inside or _comes(entry, device.user)
+        inside = inside or begins_for(entry, device.user)
         if inside:
             allowed.add(entry["seq"])
-        inside = inside and not _goes(entry, device.user)
+        inside = inside and not ends_for(entry, device.user)
     if forbidden := sorted(device.shown.get(conv, set()) - allowed):
         return [f"{device.name}: {conv}: was shown {forbidden}, and was no member then"]
     return []

@@ -15,6 +15,7 @@ import trio
 
 from tests.helpers.peer import Carrier, Ended
 from tests.histories.line import REPLY_S, Line, Lost
+from tests.histories.membership import begins_for, ends_for
 from tests.histories.record import DeviceRecord, Intent, Map, Record, Seen
 
 Dial = Callable[[], Awaitable[Carrier]]
@@ -255,19 +256,19 @@ class Client:
 
     def _on_event(self, event: Map) -> None:
         t = event["t"]
+        if t == "msg":
+            self._show(event)
         if t == "bye":
             self.record.count(f"bye {event['code']}")
             self._bye_at = trio.current_time() + min(event.get("after_ms", 0) / 1000, REPLY_S)
         elif t == "presence":
             self._on_states(event["users"])
         elif self._early is not None and t in ("msg", "behind"):
-            self._show(event)
             self._early.append(event)
         elif t == "behind":
             self.record.count("behind")
             self._pull(event["conv"])
         elif t == "msg":
-            self._show(event)
             pull = self._pulls.get(event["conv"])
             if pull is not None:
                 pull.waiting.append(event)
@@ -275,8 +276,7 @@ class Client:
                 self._take(event, live=True)
 
     def _show(self, entry: Map) -> None:
-        if "seq" in entry:
-            self.saw.shown.setdefault(entry["conv"], set()).add(entry["seq"])
+        self.saw.shown.setdefault(entry["conv"], set()).add(entry["seq"])
 
     def _take(self, entry: Map, *, live: bool) -> None:
         """Into the copy of the log: what is known is dropped, what is next is added."""
@@ -294,7 +294,7 @@ class Client:
             elif conv not in self._owed:
                 self._owed.add(conv)
                 self.record.owed.append((self.user, conv, seq, hole))
-        if changes_for(entry, self.user, "left", "kicked"):
+        if ends_for(entry, self.user):
             self._owed.discard(conv)
             self._listed.discard(conv)
         elif seq == cursor + 1:
@@ -376,16 +376,3 @@ class Client:
         """A command whose answer changes nothing for this client."""
         if self.line is not None:
             await self.line.post(t, fields, lambda reply: None, conv=conv)
-
-
-def begins_for(entry: Map, user: int) -> bool:
-    """Whether the entry is the one that makes the user a member."""
-    return changes_for(entry, user, "joined", "created")
-
-
-def changes_for(entry: Map, user: int, *events: str) -> bool:
-    """Whether the entry is one of these changes of a group, and concerns the user."""
-    if entry["kind"] != "system":
-        return False
-    body = entry["body"]
-    return body["event"] in events and user in body["users"]

@@ -10,7 +10,8 @@ from random import Random
 import trio
 from msgspec import Struct
 
-from tests.histories.client import Client, begins_for
+from tests.histories.client import Client
+from tests.histories.membership import begins_for
 from tests.histories.record import Map
 
 BURST_MAX = 4

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.cluster.placement import Placement
 from storage.errors import Unavailable
 from storage.records import decode_entry
 from tests.actors.cluster.nodes import LEASE_MS, ClusterNode, Nodes, nodes_of, send
@@ -18,16 +19,22 @@ from tests.helpers.peer import Ended
 LEASE_S = LEASE_MS / 1000
 
 
+async def beating(nodes: Nodes) -> tuple[Placement, Weather]:
+    """A node that holds its lease, and beats when it is told to."""
+    alone = nodes.start("n1", together=False)
+    weather = Weather(alone)
+    placement = alone.placement
+    placement._good_until = float("-inf")
+    await placement.beat()
+    await placement.beat()
+    return placement, weather
+
+
 async def test_a_beat_that_is_said_again_renews_the_lease_from_when_it_was_first_said(
     autojump_clock: MockClock,
 ) -> None:
     async with nodes_of() as nodes:
-        alone = nodes.start("n1", together=False)
-        weather = Weather(alone)
-        placement = alone.placement
-        placement._good_until = float("-inf")
-        await placement.beat()
-        await placement.beat()
+        placement, weather = await beating(nodes)
         assert placement.good()
         weather.beats_in_doubt = True
         with pytest.raises(Unavailable):
@@ -47,12 +54,7 @@ async def test_the_beat_after_one_that_was_said_again_gives_the_whole_lease(
     autojump_clock: MockClock,
 ) -> None:
     async with nodes_of() as nodes:
-        alone = nodes.start("n1", together=False)
-        weather = Weather(alone)
-        placement = alone.placement
-        placement._good_until = float("-inf")
-        await placement.beat()
-        await placement.beat()
+        placement, weather = await beating(nodes)
         weather.beats_in_doubt = True
         with pytest.raises(Unavailable):
             await placement.beat()

@@ -10,7 +10,8 @@ from actors.cluster import words as w
 from actors.cluster.heads import TIMEOUT_S, Asker
 from storage.errors import Unavailable
 from storage.names import slot_of
-from tests.actors.cluster.nodes import LEASE_MS, nodes_of, send, seqs, store_entries
+from tests.actors.cluster.nodes import LEASE_MS, Nodes, nodes_of, send, seqs, store_entries
+from tests.helpers.peer import Peer
 
 
 async def test_each_writer_tells_of_its_own(autojump_clock: MockClock) -> None:
@@ -103,22 +104,28 @@ async def test_who_looks_at_a_list_sees_what_other_nodes_have_in_hand(
         assert (found["head"], [entry["seq"] for entry in found["entries"]]) == (2, [2])
 
 
+async def kicked_while_asking(nodes: Nodes) -> tuple[Peer, Peer, str, int]:
+    """Ann, Bob, their group, and his `sync`: the store was asked before he was kicked with 2, and
+    the writer is asked after that; 3 is not for him."""
+    n1, n2 = nodes.running
+    ann, bob = await n1.join(1), await n2.join(2)
+    made = await ann.ok("group.create", title="Tea", members=[2], history="joined")
+    conv = made["conv"]
+    await seqs(bob, 1)
+    nodes.network.lose = lambda e, to: any(type(word) is w.AskHeads for word in e.words)
+    asked = await bob.send("sync", cursors={conv: 1})
+    await trio.sleep(TIMEOUT_S / 10)
+    nodes.network.lose = None
+    await ann.ok("group.kick", conv=conv, user=2)
+    await send(ann, conv, "not for bob")
+    return ann, bob, conv, asked
+
+
 async def test_who_is_kicked_while_they_ask_is_not_shown_what_came_after(
     autojump_clock: MockClock,
 ) -> None:
-    """The store was asked before, the writer after it."""
     async with nodes_of("n1", "n2") as nodes:
-        n1, n2 = nodes.running
-        ann, bob = await n1.join(1), await n2.join(2)
-        made = await ann.ok("group.create", title="Tea", members=[2], history="joined")
-        conv = made["conv"]
-        await seqs(bob, 1)
-        nodes.network.lose = lambda e, to: any(type(word) is w.AskHeads for word in e.words)
-        asked = await bob.send("sync", cursors={conv: 1})
-        await trio.sleep(TIMEOUT_S / 10)
-        nodes.network.lose = None
-        await ann.ok("group.kick", conv=conv, user=2)
-        await send(ann, conv, "not for bob")
+        _, bob, _, asked = await kicked_while_asking(nodes)
         assert (await bob.reply(asked))["conversations"] == []
 
 
@@ -126,17 +133,7 @@ async def test_who_came_again_while_they_ask_is_not_shown_what_was_between(
     autojump_clock: MockClock,
 ) -> None:
     async with nodes_of("n1", "n2") as nodes:
-        n1, n2 = nodes.running
-        ann, bob = await n1.join(1), await n2.join(2)
-        made = await ann.ok("group.create", title="Tea", members=[2], history="joined")
-        conv = made["conv"]
-        await seqs(bob, 1)
-        nodes.network.lose = lambda e, to: any(type(word) is w.AskHeads for word in e.words)
-        asked = await bob.send("sync", cursors={conv: 1})
-        await trio.sleep(TIMEOUT_S / 10)
-        nodes.network.lose = None
-        await ann.ok("group.kick", conv=conv, user=2)
-        await send(ann, conv, "not for bob")
+        ann, bob, conv, asked = await kicked_while_asking(nodes)
         await ann.ok("group.invite", conv=conv, users=[2])
         (found,) = (await bob.reply(asked))["conversations"]
         assert [entry["seq"] for entry in found["entries"]] == [4]

@@ -168,16 +168,23 @@ async def test_who_was_kicked_and_invited_while_words_were_lost_is_not_told_what
 # A follower that lags
 
 
+async def cy_comes_during_a_gap(n: ClusterNode) -> tuple[Owner, SlowReads]:
+    """Bob, who is here, lacks 2 to 5, which are read from the store when `gate` is set; 6 is the
+    entry with which Cy comes."""
+    owner = Owner(n, "in2")
+    owner.join(1, 1, BOB)
+    await store_entries(n.nodes.store, CONV, 1, 5)
+    slow = SlowReads(n)
+    owner.batch(5)
+    await wait_all_tasks_blocked()
+    owner.join(1, 5, CY, whole=False, came={CY: 6})
+    return owner, slow
+
+
 async def test_who_came_during_a_gap_is_told_nothing_of_it_on_a_second_connection_either() -> None:
     async with one_node() as n:
         bob, cy = await n.join(BOB), await n.join(CY)
-        owner = Owner(n, "in2")
-        owner.join(1, 1, BOB)
-        await store_entries(n.nodes.store, CONV, 1, 5)
-        slow = SlowReads(n)
-        owner.batch(5)
-        await wait_all_tasks_blocked()
-        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        _, slow = await cy_comes_during_a_gap(n)
         second = await n.join(CY)
         slow.gate.set()
         assert await seqs(bob, 4) == [2, 3, 4, 5]
@@ -188,13 +195,7 @@ async def test_who_came_during_a_gap_is_told_nothing_of_it_on_a_second_connectio
 async def test_who_came_during_a_gap_is_told_nothing_of_it_though_they_have_pulled() -> None:
     async with one_node() as n:
         (cy_there, cy), bob = await n.join_connection(CY), await n.join(BOB)
-        owner = Owner(n, "in2")
-        owner.join(1, 1, BOB)
-        await store_entries(n.nodes.store, CONV, 1, 5)
-        slow = SlowReads(n)
-        owner.batch(5)
-        await wait_all_tasks_blocked()
-        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        owner, slow = await cy_comes_during_a_gap(n)
         assert (await cy.event())["t"] == "behind"
         owner.say(w.Reached(cy_there.number, CONV, 5, 5))  # there is nothing for Cy yet
         slow.gate.set()
@@ -280,13 +281,7 @@ async def test_who_pulls_before_a_gap_is_read_is_told_to_pull_once_more_and_not_
 ):
     async with one_node() as n:
         (cy_there, cy), bob = await n.join_connection(CY), await n.join(BOB)
-        owner = Owner(n, "in2")
-        owner.join(1, 1, BOB)
-        await store_entries(n.nodes.store, CONV, 1, 5)
-        slow = SlowReads(n)
-        owner.batch(5)
-        await wait_all_tasks_blocked()
-        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        owner, slow = await cy_comes_during_a_gap(n)
         for _ in range(3):
             owner.say(w.Reached(cy_there.number, CONV, 5, 5))
         assert await told(cy) == ["behind"]
@@ -299,13 +294,7 @@ async def test_a_connection_that_is_being_opened_hears_nothing_before_its_welcom
     """It will `sync`, and is live from then on."""
     async with one_node() as n:
         bob, _ = await n.join(BOB), await n.join(CY)
-        owner = Owner(n, "in2")
-        owner.join(1, 1, BOB)
-        await store_entries(n.nodes.store, CONV, 1, 5)
-        slow = SlowReads(n)
-        owner.batch(5)
-        await wait_all_tasks_blocked()
-        owner.join(1, 5, CY, whole=False, came={CY: 6})
+        owner, slow = await cy_comes_during_a_gap(n)
         opened, second = await n.join_connection(CY)
         assert await told(second) == []
         assert opened.behind == {CONV}
