@@ -60,6 +60,11 @@ class Answering(Outbox):
         """The `ok` reply."""
         self.answer({"t": "ok", "id": command_id, **fields})
 
+    def page(self, command_id: int, conv: str, seq: int, head: int, **fields: object) -> None:
+        """The `ok` to a pull: it tells of everything up to `seq`, when the newest is `head`."""
+        self.ok(command_id, head=head, **fields)
+        self.reached(conv, seq, head)
+
     def refuse(self, command_id: int | None, refusal: Refusal) -> None:
         """The `error` reply."""
         self.node.counters.refused += 1

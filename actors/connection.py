@@ -21,7 +21,7 @@ from actors.reader import DESCRIPTOR_BITS, READ, WRITE
 from actors.tls import TlsSocket
 from actors.wires import WEBSOCKET_WIRES, WS_JSON, Wire
 from broker.wire.codec import UNDECODABLE, BadCommand
-from broker.wire.commands import Command
+from broker.wire.commands import Command, Send
 from broker.wire.errors import ByeCode, Code, FrameError, Refusal
 from broker.wire.limits import MAX_ID
 from broker.wire.opening import HttpOpening, HttpRequest, Refused, Upgraded
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 64 * 1024
 
-HELD_BY_JOB = 1
-HELD_BY_MAILBOX = 2
-HELD_BY_FLIGHT = 4
-HELD_BY_DRAIN = 8
+HELD_BY_JOB, HELD_BY_MAILBOX, HELD_BY_FLIGHT, HELD_BY_DRAIN = 1, 2, 4, 8
 
 
 class HttpHandover(Struct):
@@ -347,6 +344,8 @@ class Connection(Closing):
 
     def dispatch_again(self, command: Any) -> None:
         """A command that was not looked at: its conversation is somewhere else now."""
+        if type(command) is Send and self.session is not None:
+            self.session.give_back()  # its rate was counted
         try:
             self.node.open_table[type(command)](self, command)
         except Refusal as refusal:

@@ -26,6 +26,7 @@ from storage.errors import Unavailable
 from storage.records import Commit, Group, Loaded
 
 if TYPE_CHECKING:
+    from actors.cluster.follower import Follower
     from actors.connection import Connection
     from actors.node import Node
     from actors.outbox import Outbox
@@ -81,9 +82,9 @@ class Conversation(Queries):
         return cluster is None or self.name not in cluster.doubtful
 
     def post(self, connection: Connection, command: Any, rule: Rule) -> bool:
-        """Put a command in the mailbox; False if it is full."""
+        """Put a command in the mailbox; False if it is full, or others wait for room already."""
         items = self._mailbox.items
-        if len(items) >= self._mailbox.limit:
+        if len(items) >= self._mailbox.limit or self._blocked:
             self._mailbox.refused += 1
             return False
         items.append((connection, command, rule))
@@ -121,7 +122,7 @@ class Conversation(Queries):
         self.doubt = self.doubt or loaded.doubt
         registry, cluster = self.node.registry, self.node.cluster
         told = loaded.head.seq if self._fresh else self.head
-        told, known = self._inherit() or (told, frozenset())
+        told, follower, known = self._inherit() or (told, None, frozenset())
         for user in self.members:
             registry.lost_interest(user, self)
         self._remember(loaded)
@@ -144,23 +145,22 @@ class Conversation(Queries):
         self.doubt = False
         if cluster is not None:
             cluster.doubtful.discard(self.name)
+        if follower is not None:
+            follower.hand_on(self)
         self._unblock()
         if len(self._mailbox) and not self._queued:
             self.wake()
 
-    def _inherit(self) -> tuple[int, frozenset[Outbox]] | None:
-        """Up to where connections here were told of it while it was another node's, and which; from
-        now on they are told by this actor."""
+    def _inherit(self) -> tuple[int, Follower, frozenset[Outbox]] | None:
+        """Up to where connections here were told of it while it was another node's, by whom, and
+        which; from now on they are told by this actor."""
         cluster = self.node.cluster
-        follower = cluster.following.inherit(self.name) if cluster is not None else None
-        if follower is None:
+        if cluster is None or (follower := cluster.following.inherit(self.name)) is None:
             return None
         known = frozenset(follower.subscribers)
         for outbox in known:
             self.subscribers.add(outbox)
-        told = follower.head
-        follower.end()
-        return told, known
+        return follower.head, follower, known
 
     def _catch_up(self, missed: int, tail: list[bytes]) -> None:
         """Deliver the newest entries, stored but not told; `behind` where it is too much."""

@@ -109,7 +109,7 @@ class Presence:
     def state_of(self, account: User, online: set[int] | None = None) -> dict[str, object]:
         """One user's presence as everybody may see it; `online` by a better source than ours."""
         state: dict[str, object] = {"user": account.id, "online": False}
-        if account.show_online == "everyone":
+        if not account.hides:
             if online is None:
                 state["online"] = self._node.registry.online(account.id)
             else:

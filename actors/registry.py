@@ -48,9 +48,10 @@ class Registry:
         session = self.sessions.get(user)
         if session is None:
             session = self.sessions[user] = Session(self._node, user)
-            self.hide(user, hidden)
             if self._node.cluster is not None:
                 self._node.cluster.here.arrived({user: hidden})
+                hidden = self._node.cluster.here.hides(user)  # it may have changed since `hidden`
+            self.hide(user, hidden)
             if not hidden:
                 self._node.presence.changed(user)
         session.attach(connection)

@@ -90,6 +90,10 @@ class Session:
         self._allowance -= 1.0
         return 0
 
+    def give_back(self) -> None:
+        """Undo what `wait_ms` took, for a send that is looked at again."""
+        self._allowance += 1.0
+
     # Queries
 
     def submit(self, connection: Connection, command: Any, query: Query) -> None:

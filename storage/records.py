@@ -228,6 +228,11 @@ class User(Struct, kw_only=True):
     disabled: bool = False
     generation: int = 0
 
+    @property
+    def hides(self) -> bool:
+        """Whether nobody may learn that they are online."""
+        return self.show_online != "everyone"
+
 
 class Session(Struct, kw_only=True):
     """A login that can be refreshed: one family of refresh tokens.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actors.answering import perform
-from actors.cluster.words import Answer, Ask, Reached
+from actors.cluster.words import Answer, Ask
 from actors.faults import error_reply
 from actors.wires import WIRES
 
@@ -89,6 +89,11 @@ class Caller:
         self.node.counters.refused += 1
         self.answer(error_reply(command_id, refusal))
 
+    def page(self, command_id: int, conv: str, seq: int, head: int, **fields: object) -> None:
+        reply = self.wire.codec.encode({"t": "ok", "id": command_id, "head": head, **fields})
+        # One word: where the reply does not arrive, nobody is taken to know what it tells.
+        self.peer.say(Answer(self.tag, reply, conv, seq, head))
+
     def answer(self, reply: object) -> None:
         self.peer.say(Answer(self.tag, self.wire.codec.encode(reply)))
 
@@ -98,10 +103,6 @@ class Caller:
 
     async def perform(self, command: Any, work: Callable[[Any, Any], Awaitable[None]]) -> None:
         await perform(self, command, work)
-
-    def reached(self, conv: str, seq: int, head: int) -> None:
-        """An answer told the client of everything up to `seq`."""
-        self.peer.say(Reached(self.number, conv, seq, head))
 
     # Mailboxes
 

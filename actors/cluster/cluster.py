@@ -204,7 +204,7 @@ class Cluster:
                 if not route.pending:
                     self.drop_route(route)
                     route.ended = True
-            self.following.forget_orphans(now)
+            self.following.look_at_orphans(now)
             self.here.confirmed()
             self.node.flusher.kick()
 

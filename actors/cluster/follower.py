@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
     from actors.cluster.peer import Peer
     from actors.connection import Connection
+    from actors.images import Source
     from actors.outbox import Outbox
 
 GAP_MAX_ENTRIES = 1_000
@@ -36,6 +37,7 @@ class Follower:
         "_pending",
         "_pending_bytes",
         "_reading",
+        "doubt",
         "epoch",
         "head",
         "members",
@@ -51,6 +53,8 @@ class Follower:
         self.head = head
         self.owner: Peer | None = None
         """None: it was this node's, or its owner is gone, and nobody else has spoken yet."""
+        self.doubt = False
+        """Whether the owner may have said something that was lost, and has not spoken again."""
         self.epoch = 0
         self.members: dict[int, int] = {}
         """Users with a session here whom the owner tells; each what comes after this entry."""
@@ -58,7 +62,7 @@ class Follower:
         self.used_at = cluster.node.now()
         self._early: dict[Connection, bool] = {}
         """Those that may be told nothing before a gap is read, as it is from before they came; and
-        whether they have pulled since."""
+        whether they are to pull then: they have pulled since, or were not told that they are to."""
         self._ended = False
         self._reading = False
         self._last = head
@@ -111,18 +115,23 @@ class Follower:
         elif connection in self._early:
             self._early[connection] = True
             connection.stay_behind(self.name)
+        elif connection.session is None:
+            self._early[connection] = True
+            connection.stay_behind(self.name)  # it is being opened: nothing before its welcome
         elif not connection.closing:
             self._early[connection] = False
-            if connection.session is None:
-                connection.stay_behind(self.name)  # it is being opened, and will `sync`
-            else:
-                connection.fall_behind(self)
+            connection.fall_behind(self)
 
     def unsubscribe(self, outbox: Outbox) -> None:
         self.subscribers.discard(outbox)
 
     def reach(self, peer: Peer, user: int) -> None:
         """A member has come to another node: that is the owner's business."""
+
+    def hand_on(self, source: Source) -> None:
+        """This node has the conversation now, which tells those here."""
+        self.recall_early(source)
+        self.end()
 
     def end(self) -> None:
         """Nobody here is told any more."""
@@ -174,14 +183,14 @@ class Follower:
         self._pending_bytes = 0
         self._cluster.node.flusher.settle()
         self.subscribers.fall_behind()
-        self._recall_early()
+        self.recall_early(self)
 
-    def _recall_early(self) -> None:
-        """Another pull makes those live that have pulled too early."""
+    def recall_early(self, source: Source) -> None:
+        """A pull makes those live that could not be before: of what tells them from now on."""
         early, self._early = self._early, {}
-        for connection, pulled in early.items():
-            if pulled and connection.user in self.members and not connection.closing:
-                connection.fall_behind(self)
+        for connection, to_pull in early.items():
+            if to_pull and not connection.closing and self.name in (connection.behind or ()):
+                connection.fall_behind(source)
 
     def _wait(self, first: int, drafts: Drafts) -> None:
         # What follows on what waits is not read: else a busy conversation would be chased for ever.
@@ -217,7 +226,7 @@ class Follower:
             self.fall_behind(max([self._last, *[self._last_of(*each) for each in self._pending]]))
         finally:
             self._reading = False
-        self._recall_early()
+        self.recall_early(self)
         pending, self._pending = self._pending, []
         self._pending_bytes = 0
         async with cluster.delivery:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ORPHAN_S = 600.0
 """A follower whose owner is gone is kept for this long: somebody may take the conversation up."""
+DOUBT_S = 60.0
+"""If nobody has by then, and the last words may have been lost, those here have to pull: the owner
+may have put out the last of them, and then it does not take up anything here."""
 
 
 class Following:
@@ -48,6 +51,7 @@ class Following:
                 return
             follower = self.followers[word.conv] = Follower(self._cluster, word.conv, word.head)
         follower.owner = peer
+        follower.doubt = False
         follower.epoch = word.epoch
         follower.used_at = self._node.now()
         if word.whole:
@@ -75,7 +79,10 @@ class Following:
         if follower is not None:
             self._node.flusher.settle()
             for user in word.users:
-                follower.expel(user)
+                if follower.lags:
+                    follower.find_gone(user)  # before they were told all that they might have read
+                else:
+                    follower.expel(user)
             self.drop_if_empty(follower)
 
     def close(self, peer: Peer, word: w.Close) -> None:
@@ -126,19 +133,25 @@ class Following:
             self.drop(follower)
 
     def orphan(self, peer: Peer) -> None:
-        """An owner is gone; what its followers know is kept for the next."""
+        """An owner is gone, and may have said something that was lost; what its followers know is
+        kept for the next."""
         for follower in self.followers.values():
             if follower.owner is peer:
                 self._orphan(follower)
+                follower.doubt = True
 
     def _orphan(self, follower: Follower) -> None:
         follower.owner = None
         follower.used_at = self._node.now()
 
-    def forget_orphans(self, now: float) -> None:
+    def look_at_orphans(self, now: float) -> None:
         """Those that nobody has taken up for long."""
         for follower in [f for f in self.followers.values() if f.owner is None]:
-            if now - follower.used_at > ORPHAN_S:
+            alone_s = now - follower.used_at
+            if follower.doubt and alone_s > DOUBT_S:
+                follower.doubt = False
+                follower.fall_behind(follower.head)
+            if alone_s > ORPHAN_S:
                 self.drop(follower)
 
     # Changes of hands with this node's own

@@ -37,6 +37,7 @@ def _start(cluster: Cluster, peer: Peer, word: w.Start) -> None:
     # What is not said again in this session is put away, though we were not told.
     cluster.following.orphan(peer)
     peer.reset_users(word.users, word.hidden)
+    cluster.here.compare(peer.users)
     peer.rejoin()
     peer.mark_dirty()
 
@@ -98,19 +99,13 @@ def _ask(cluster: Cluster, peer: Peer, word: w.Ask) -> None:
 def _answer(cluster: Cluster, peer: Peer, word: w.Answer) -> None:
     route = cluster.take_tag(word.tag)
     if route is not None:
-        route.answered(word.tag, word.reply)
+        route.answered(word)
 
 
 def _moved(cluster: Cluster, peer: Peer, word: w.Moved) -> None:
     route = cluster.tagged(word.tag)
     if route is not None:
         route.moved(word.tag)
-
-
-def _reached(cluster: Cluster, peer: Peer, word: w.Reached) -> None:
-    connection = cluster.node.connection_numbered(word.connection)
-    if connection is not None:
-        connection.reached(word.conv, word.seq, word.head)
 
 
 def _ask_heads(cluster: Cluster, peer: Peer, word: w.AskHeads) -> None:
@@ -165,7 +160,6 @@ _TABLE: dict[type, Callable[[Cluster, Peer, Any], None]] = {
     w.Ask: _ask,
     w.Answer: _answer,
     w.Moved: _moved,
-    w.Reached: _reached,
     w.AskHeads: _ask_heads,
     w.Heads: _heads,
     w.Slots: _slots,

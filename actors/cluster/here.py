@@ -84,6 +84,10 @@ class Here:
         self._cluster.tell_all(w.Here(list(new), hiding))
         self._note(dict.fromkeys(new, True))
 
+    def hides(self, user: int) -> bool:
+        """Whether nobody may learn that a user is here."""
+        return self._users[user]
+
     def withdraw(self, users: Iterable[int]) -> None:
         """Sessions that were announced did not come about; others of these users may."""
         for user in users:
@@ -130,6 +134,24 @@ class Here:
             self._cluster.node.registry.hide(user, hidden)
         for peer in [*self._cluster.node.registry.peers_of(user)]:
             peer.arrived([user], [user] if hidden else [])
+
+    def compare(self, users: Mapping[int, bool]) -> None:
+        """What another node believes of who hides, after words were lost: of those of whom this one
+        believes something else, the store knows."""
+        differing = [user for user, hides in users.items() if self._users.get(user, hides) != hides]
+        if differing:
+            self._cluster.node.tasks.start_soon(self._read_again, differing)
+
+    async def _read_again(self, users: list[int]) -> None:
+        try:
+            accounts = await self._cluster.node.store.users(users)
+        except Unavailable as error:
+            log_outage(error)
+            accounts = {}
+        for user in users:
+            # Where it cannot be known, they hide.
+            self.changed(user, user not in accounts or accounts[user].hides)
+            self._cluster.node.presence.changed(user)
 
     def confirmed(self) -> None:
         """A peer has confirmed something, or is no longer waited for."""

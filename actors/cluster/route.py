@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from actors.cluster.words import Ask
+from actors.cluster.words import Answer, Ask
 from broker.wire import commands as c
 from broker.wire.codec import MSGPACK
 from broker.wire.errors import Code, Refusal
@@ -154,11 +154,13 @@ class Route:
 
     # What comes back
 
-    def answered(self, tag: int, reply: bytes) -> None:
-        """The owner's answer, in the client's encoding."""
-        pending = self.pending.pop(tag, None)
+    def answered(self, word: Answer) -> None:
+        """The owner's answer."""
+        pending = self.pending.pop(word.tag, None)
         if pending is not None:
-            pending.connection.answer_encoded(reply)
+            pending.connection.answer_encoded(word.reply)
+            if word.conv:
+                pending.connection.reached(word.conv, word.seq, word.head)
             if self._refused:
                 self._answer_refused()
             self._resolved(pending)

@@ -151,19 +151,16 @@ class Ask(Word, tag="ask"):
 
 
 class Answer(Word, tag="answer"):
-    """The reply to a command, in the client's encoding."""
+    """The reply to a command, in the client's encoding.
+
+    With `conv` it is a page, which told of all entries up to `seq`, when the newest was `head`.
+    """
 
     tag: int
     reply: bytes
-
-
-class Reached(Word, tag="reached"):
-    """An answer told a connection of all entries up to `seq`, when the newest was `head`."""
-
-    connection: int
-    conv: str
-    seq: int
-    head: int
+    conv: str = ""
+    seq: int = 0
+    head: int = 0
 
 
 class Moved(Word, tag="moved"):
@@ -214,7 +211,6 @@ AnyWord = (
     | Behind
     | Ask
     | Answer
-    | Reached
     | Moved
     | AskHeads
     | Heads

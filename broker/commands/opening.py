@@ -95,11 +95,7 @@ class Opening:
     async def _announce(self, standings: Iterable[User | Refusal]) -> None:
         """In a cluster: nobody's session opens before the other nodes know of it."""
         if self._node.cluster is not None:
-            users = {
-                user.id: user.show_online != "everyone"
-                for user in standings
-                if not isinstance(user, Refusal)
-            }
+            users = {user.id: user.hides for user in standings if not isinstance(user, Refusal)}
             if users:
                 await self._node.cluster.here.announce(users)
 
@@ -201,8 +197,7 @@ class Opening:
 
 
 def _open(connection: Connection, user: User, session: str, device: str) -> None:
-    hidden = user.show_online != "everyone"
-    connection.opened(user.id, session, device, user.generation, hidden=hidden)
+    connection.opened(user.id, session, device, user.generation, hidden=user.hides)
 
 
 def address_of(peer: str) -> str:

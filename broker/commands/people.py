@@ -100,11 +100,11 @@ async def _profile_set(connection: Connection, command: ProfileSet) -> None:
     }
     account = await node.store.update_user(connection.user, changes)
     connection.ok(command.id, **_own_profile(account))
-    node.registry.hide(connection.user, account.show_online != "everyone")
+    node.registry.hide(connection.user, account.hides)
     if _SEEN_BY_WATCHERS & changes.keys():
         node.presence.changed(connection.user)
         if node.cluster is not None:
-            node.cluster.here.hide(connection.user, account.show_online != "everyone")
+            node.cluster.here.hide(connection.user, account.hides)
 
 
 def _own_profile(account: User) -> dict[str, object]:

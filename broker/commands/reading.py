@@ -82,9 +82,11 @@ def _reply(
     entries = [
         message_event(conv.name, payload, connection.user) for payload in payloads[start:stop]
     ]
-    connection.ok(command.id, entries=entries, head=head)
-    if command.after is not None:
-        connection.reached(conv.name, max(first + stop - 1, command.after), head)
+    if command.after is None:
+        connection.ok(command.id, entries=entries, head=head)
+    else:
+        seq = max(first + stop - 1, command.after)
+        connection.page(command.id, conv.name, seq, head, entries=entries)
 
 
 def fitting(payloads: list[bytes], frame_bytes: int, newest: bool) -> tuple[int, int]:

@@ -56,12 +56,12 @@ def sync(connection: Connection, command: Sync) -> None:
 
 async def _sync(connection: Connection, command: Sync) -> None:
     cursors = command.cursors
-    moved = [
+    past = [
         standing
         for standing in await standings(connection, past=cursors)
         if standing.head > cursors.get(standing.conv, 0)
-        and (command.next is None or standing.conv > command.next)
     ]
+    moved = [each for each in past if command.next is None or each.conv > command.next]
     moved.sort(key=lambda standing: standing.conv)
     room = Room(connection)
     sent: list[tuple[str, int]] = []
@@ -95,6 +95,8 @@ async def _sync(connection: Connection, command: Sync) -> None:
         if connection.behind and name in connection.behind:
             _catch_up(connection, name, last, item)
     connection.ok(command.id, **fields)
+    for conv in (connection.behind or set()) & cursors.keys() - {each.conv for each in past}:
+        connection.reached(conv, cursors[conv], cursors[conv])
 
 
 async def _look_at(some: Sequence[Standing], cursors: dict[str, int]) -> list[Look]:

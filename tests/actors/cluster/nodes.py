@@ -342,6 +342,13 @@ async def store_entries(store: GatedStore, conv: str, first: int, count: int) ->
     await store.commit(Commit(appends=[Append(conv, first, payloads, 1)]))
 
 
+async def pulled(n: ClusterNode, connection: Connection, seq: int, head: int) -> None:
+    """Everything so far has been heard, and now an answer told of `CONV` up to an entry."""
+    await trio.testing.wait_all_tasks_blocked()
+    connection.reached(CONV, seq, head)
+    n.node.flusher.kick()
+
+
 async def send(peer: Peer, conv: str, *bodies: str) -> list[int]:
     """Texts, one after the other; their seqs."""
     return [

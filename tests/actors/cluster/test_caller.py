@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
 from actors.cluster.caller import Caller
-from actors.cluster.words import Answer, Ask, Moved, Reached
+from actors.cluster.words import Answer, Ask, Moved
 from actors.wires import WIRES, WS_JSON
 from broker.wire.errors import Code, Refusal
-from tests.actors.cluster.nodes import ClusterNode, Nodes, nodes_of
+from storage.records import Commit
+from tests.actors.cluster.nodes import ClusterNode, Nodes, nodes_of, send
 
 
 def caller(
@@ -62,11 +66,11 @@ async def test_refusals_and_many_answers_keep_their_order_and_are_counted() -> N
 async def test_what_concerns_the_connection_itself_is_told_to_its_node() -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
-        one = caller(n1, n2)
-        conversation = n1.node.registry.conversation(n1.conv())
-        one.reached(conversation.name, 4, 5)
+        one = caller(n1, n2, wire=WS_JSON.index)
+        one.page(5, "g/1", 4, 6, entries=[])
         one.dispatch_again(None)
-        assert said(nodes, n1, n2) == [Reached(7, conversation.name, 4, 5), Moved(1)]
+        page = b'{"t":"ok","id":5,"head":6,"entries":[]}'
+        assert said(nodes, n1, n2) == [Answer(1, page, "g/1", 4, 6), Moved(1)]
         assert n1.peer(n2).bounced == {5: 9}, "and the rest of the attempt must not overtake it"
 
 
@@ -87,3 +91,50 @@ async def test_what_the_user_changes_is_locked_for_all_their_commands_alike() ->
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
         assert caller(n1, n2).session.changing is n1.node.registry.changing(3)
+
+
+async def test_a_send_that_is_sent_on_is_counted_once(autojump_clock: MockClock) -> None:
+    async with nodes_of("n1", "n2", sends_per_second=0.01, sends_burst=2) as nodes:
+        n1, n2 = nodes.running
+        conv = n1.conv()
+        ann = await n1.join(1)
+        nodes.store.loads.close()
+        ids = [await ann.send("send", conv=conv, key=k, kind="text", body=k) for k in "ab"]
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(n1.placement.leave)
+            await nodes.until(lambda: n2.owns(conv))
+            nodes.store.loads.open()
+        assert [(await ann.reply(id_))["t"] for id_ in ids] == ["ok", "ok"]
+        third = await ann.ask("send", conv=conv, key="c", kind="text", body="c")
+        assert third["code"] == "rate_limited"
+
+
+async def test_a_full_mailbox_keeps_the_order_of_a_client_elsewhere(
+    autojump_clock: MockClock,
+) -> None:
+    async with nodes_of("n1", "n2", mailbox_commands=1) as nodes:
+        n1, n2 = nodes.running
+        conv = n1.conv()
+        bob = await n2.join(int(conv.rpartition("/")[2]))
+        assert await send(bob, conv, "a") == [1]
+        commit, gates = nodes.store.commit, list[trio.Event]()
+
+        async def slow(work: Commit) -> None:
+            gates.append(gate := trio.Event())
+            await gate.wait()
+            await commit(work)
+
+        async def say(body: str) -> int:
+            id_ = await bob.send("send", conv=conv, key=body, kind="text", body=body)
+            await trio.sleep(0.05)
+            return id_
+
+        nodes.store.commit = slow  # type: ignore[method-assign]
+        ids = [await say(body) for body in "bcd"]  # stored, in the mailbox, waiting for room
+        gates[0].set()
+        await nodes.until(lambda: len(gates) == 2)
+        ids.append(await say("e"))  # while c is stored and the mailbox is empty
+        nodes.store.commit = commit  # type: ignore[method-assign]
+        gates[1].set()
+        assert [(await bob.reply(id_))["seq"] for id_ in ids] == [2, 3, 4, 5]

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors import flusher
 from actors.cluster import words as w
-from actors.cluster.following import ORPHAN_S
+from actors.cluster.following import DOUBT_S, ORPHAN_S
 from tests.actors.cluster.nodes import (
     CONV,
     ClusterNode,
@@ -172,13 +172,13 @@ async def test_a_follower_whose_owner_is_gone_waits_for_the_next_but_not_for_eve
         former.join(1, 2, 2)
         n.cluster.following.orphan(former.peer)
         former.batch(3)
-        n.cluster.following.forget_orphans(n.node.now() + ORPHAN_S / 2)
+        n.cluster.following.look_at_orphans(n.node.now() + DOUBT_S / 2)
         owner = Owner(n, "in3")
         owner.join(2, 2, 2, doubt=True)
         owner.batch(3)
         assert await seqs(bob, 1) == [3]
         n.cluster.following.orphan(owner.peer)
-        n.cluster.following.forget_orphans(n.node.now() + 2 * ORPHAN_S)
+        n.cluster.following.look_at_orphans(n.node.now() + 2 * ORPHAN_S)
         assert len(n.cluster.following) == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from trio import Event
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -18,10 +19,12 @@ from tests.actors.cluster.nodes import (
     nodes_of,
     nothing_more,
     one_node,
+    pulled,
     send,
     seqs,
     store_entries,
 )
+from tests.helpers.peer import Peer
 
 
 class PagesBesideTurns:
@@ -41,30 +44,7 @@ class PagesBesideTurns:
         return await self._read(conv, **which)
 
 
-# A former owner says so
-
-
-async def test_the_word_of_a_former_owner_does_not_hide_that_the_rest_is_told_here() -> None:
-    """Its answer was dropped, as the command is asked again; its word that all is told was not."""
-    async with one_node() as n:
-        (bob_there, bob), ann = await n.join_connection(2), await n.join(1)
-        await store_entries(n.nodes.store, CONV, 1, 3)
-        former = Owner(n, "in2")
-        former.join(1, 1, 2)
-        former.say(w.Behind(CONV, 3))
-        assert (await bob.event())["t"] == "behind"
-        n.own(CONV, 2)
-        assert await send(ann, CONV, "four") == [4]
-        former.say(w.Reached(bob_there.number, CONV, 3, 3))
-        page = await bob.ok("history", conv=CONV, after=0)
-        assert [entry["seq"] for entry in page["entries"]][-1] == page["head"] == 4
-        bob.events.clear()
-        assert await send(ann, CONV, "five") == [5]
-        assert await seqs(bob, 1) == [5]
-        assert not bob_there.behind
-
-
-async def test_the_word_of_a_former_owner_is_not_all_where_the_next_has_told_more() -> None:
+async def test_the_page_of_a_former_owner_is_not_all_where_the_next_has_told_more() -> None:
     async with one_node() as n:
         bob_there, bob = await n.join_connection(2)
         former, owner = Owner(n, "in2"), Owner(n, "in3")
@@ -73,12 +53,12 @@ async def test_the_word_of_a_former_owner_is_not_all_where_the_next_has_told_mor
         assert (await bob.event())["head"] == 3
         owner.join(2, 3, 2, doubt=True)
         owner.batch(4)
-        former.say(w.Reached(bob_there.number, CONV, 3, 3))
+        await pulled(n, bob_there, 3, 3)
         event = await bob.event()
         assert (event["t"], event["head"]) == ("behind", 4)
         owner.batch(5)
         await nothing_more([bob])
-        owner.say(w.Reached(bob_there.number, CONV, 5, 5))
+        await pulled(n, bob_there, 5, 5)
         owner.batch(6)
         assert await seqs(bob, 1) == [6]
 
@@ -96,7 +76,7 @@ async def test_who_has_pulled_while_it_is_taken_up_here_is_told_what_was_not_tol
         n.own(CONV, 2)
         n.node.registry.conversation(CONV)
         await wait_all_tasks_blocked()
-        former.say(w.Reached(bob_there.number, CONV, 3, 3))
+        await pulled(n, bob_there, 3, 3)
         n.nodes.store.loads.open()
         assert await seqs(bob, 1) == [4]
 
@@ -127,7 +107,7 @@ async def test_who_has_not_pulled_all_is_told_nothing_new() -> None:
         owner.say(w.Behind(CONV, 3))
         assert (await bob.event())["head"] == 3
         owner.batch(4)
-        owner.say(w.Reached(bob_there.number, CONV, 2, 3))
+        await pulled(n, bob_there, 2, 3)
         owner.batch(5)
         await nothing_more([bob])
         assert bob_there.behind
@@ -201,3 +181,79 @@ async def test_who_pulled_from_the_owner_before_is_told_by_the_owner_that_is_her
         assert await send(ann, conv, "c") == [3]
         assert await seqs(bob, 1) == [3]
         assert not bob_there.behind
+
+
+# A page whose way back is lost
+
+
+async def with_bob_behind(nodes: Nodes) -> tuple[ClusterNode, ClusterNode, str, Peer, Peer]:
+    """Bob, at the other node than the owner's, lacks 3 and 4."""
+    n1, n2 = nodes.running
+    conv = n1.conv()
+    ann = await n1.join(1)
+    bob_there, bob = await n2.join_connection(int(conv.rpartition("/")[2]))
+    assert await send(ann, conv, "a", "b") == [1, 2]
+    assert await seqs(bob, 2) == [1, 2]
+    bob_there.fall_behind(n2.cluster.following.followers[conv])
+    n2.node.flusher.kick()
+    assert (await bob.event())["t"] == "behind"
+    assert await send(ann, conv, "c", "d") == [3, 4]
+    await trio.sleep(0.1)
+    return n1, n2, conv, ann, bob
+
+
+async def test_nobody_is_live_by_a_page_that_is_dropped_since_it_is_asked_for_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes_of("n1", "n2") as nodes:
+        n1, n2, conv, ann, bob = await with_bob_behind(nodes)
+        pages = PagesBesideTurns(nodes, monkeypatch)
+        asked = await bob.send("history", conv=conv, after=2)
+        await nodes.until(lambda: len(pages.waiting) == 1)
+        heartbeats = []
+
+        def lose_one(envelope: w.Envelope, to: str) -> bool:
+            mine = envelope.sender == n2.inbox and not heartbeats
+            if mine:
+                heartbeats.append(envelope)
+            return mine
+
+        nodes.network.lose = lose_one
+        session = n2.peer(n1).link.session
+        await nodes.until(lambda: n2.peer(n1).link.session != session)
+        await trio.sleep(0.5)
+        pages.waiting[0].set()
+        await nodes.until(lambda: len(pages.waiting) == 2)
+        await trio.sleep(0.05)
+        assert await send(ann, conv, "e") == [5]
+        await trio.sleep(0.05)
+        pages.waiting[1].set()
+        page = await bob.reply(asked)
+        assert not bob.events, "5 before 3 and 4"
+        assert [entry["seq"] for entry in page["entries"]] == [3, 4, 5]
+        assert await send(ann, conv, "f") == [6]
+        assert await seqs(bob, 1) == [6]
+
+
+async def test_nobody_who_has_a_page_is_deaf_as_what_came_after_it_was_lost(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However words are shared out among envelopes."""
+    async with nodes_of("n1", "n2") as nodes:
+        n1, _, conv, ann, bob = await with_bob_behind(nodes)
+        monkeypatch.setattr("actors.cluster.peer.ENVELOPE_MAX_BYTES", 16)
+        after: list[w.Envelope] = []
+
+        def lose(envelope: w.Envelope, to: str) -> bool:
+            answered = any(isinstance(word, w.Answer) for word in envelope.words)
+            if envelope.sender == n1.inbox and (answered or after):
+                after.append(envelope)
+            return 2 <= len(after) <= 4
+
+        nodes.network.lose = lose
+        page = await bob.ok("history", conv=conv, after=2)
+        assert [entry["seq"] for entry in page["entries"]] == [3, 4]
+        await trio.sleep(10)
+        assert len(after) > 4
+        assert await send(ann, conv, "e") == [5]
+        assert await seqs(bob, 1) == [5]

@@ -7,7 +7,6 @@ from typing import Any
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.cluster import words as w
 from storage.records import Append, Commit, Entry, Member, encode_entry
 from tests.actors.cluster.nodes import (
     CONV,
@@ -17,6 +16,7 @@ from tests.actors.cluster.nodes import (
     nothing_more,
     one_node,
     payload,
+    pulled,
     send,
     seqs,
     store_entries,
@@ -197,11 +197,11 @@ async def test_who_came_during_a_gap_is_told_nothing_of_it_though_they_have_pull
         (cy_there, cy), bob = await n.join_connection(CY), await n.join(BOB)
         owner, slow = await cy_comes_during_a_gap(n)
         assert (await cy.event())["t"] == "behind"
-        owner.say(w.Reached(cy_there.number, CONV, 5, 5))  # there is nothing for Cy yet
+        await pulled(n, cy_there, 5, 5)  # there is nothing for Cy yet
         slow.gate.set()
         assert await seqs(bob, 4) == [2, 3, 4, 5]
         assert await entries_told(cy) == []
-        owner.say(w.Reached(cy_there.number, CONV, 5, 5))
+        await pulled(n, cy_there, 5, 5)
         owner.batch(6)
         assert await seqs(bob, 1) == [6]
         assert await entries_told(cy) == [6]
@@ -281,9 +281,9 @@ async def test_who_pulls_before_a_gap_is_read_is_told_to_pull_once_more_and_not_
 ):
     async with one_node() as n:
         (cy_there, cy), bob = await n.join_connection(CY), await n.join(BOB)
-        owner, slow = await cy_comes_during_a_gap(n)
+        _, slow = await cy_comes_during_a_gap(n)
         for _ in range(3):
-            owner.say(w.Reached(cy_there.number, CONV, 5, 5))
+            await pulled(n, cy_there, 5, 5)
         assert await told(cy) == ["behind"]
         slow.gate.set()
         assert await seqs(bob, 4) == [2, 3, 4, 5]
@@ -291,7 +291,7 @@ async def test_who_pulls_before_a_gap_is_read_is_told_to_pull_once_more_and_not_
 
 
 async def test_a_connection_that_is_being_opened_hears_nothing_before_its_welcome() -> None:
-    """It will `sync`, and is live from then on."""
+    """But later that it has to pull, if it was not live by then."""
     async with one_node() as n:
         bob, _ = await n.join(BOB), await n.join(CY)
         owner, slow = await cy_comes_during_a_gap(n)
@@ -300,6 +300,7 @@ async def test_a_connection_that_is_being_opened_hears_nothing_before_its_welcom
         assert opened.behind == {CONV}
         slow.gate.set()
         assert await seqs(bob, 4) == [2, 3, 4, 5]
-        owner.say(w.Reached(opened.number, CONV, 5, 5))
+        assert await told(second) == ["behind"]
+        await pulled(n, opened, 5, 5)
         owner.batch(6)
-        assert await told(second) == [6]
+        assert await told(second) == ["behind", 6]

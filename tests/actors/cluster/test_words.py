@@ -26,7 +26,7 @@ EXAMPLES: list[w.AnyWord] = [
     w.Behind("d/1/2", 6),
     w.Ask(1, 1023, 2**52, 7, 2, b"\x80"),
     w.Answer(1, b'{"t":"ok"}'),
-    w.Reached(2**52, "d/1/2", 5, 6),
+    w.Answer(1, b'{"t":"ok"}', "d/1/2", 5, 6),
     w.Moved(1),
     w.AskHeads(2, 1, ["d/1/2"]),
     w.Heads(2, [("d/1/2", 5, 1_700_000_000_000, 0)]),

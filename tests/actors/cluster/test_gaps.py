@@ -1,0 +1,82 @@
+"""Who comes, pulls or goes while a gap is being read: each is live in the end, or told to pull."""
+
+from __future__ import annotations
+
+from trio.testing import wait_all_tasks_blocked
+
+from actors.cluster import words as w
+from tests.actors.cluster.nodes import (
+    CONV,
+    ClusterNode,
+    Owner,
+    one_node,
+    pulled,
+    send,
+    seqs,
+    store_entries,
+)
+from tests.actors.cluster.test_follower import SlowReads
+
+ANN, BOB = 1, 2
+
+
+async def gap(n: ClusterNode, *users: int) -> tuple[Owner, SlowReads]:
+    """These, who are here, lack 2 to 5, which are read from the store when `gate` is set."""
+    owner = Owner(n, "in2")
+    owner.join(1, 1, *users)
+    await store_entries(n.nodes.store, CONV, 1, 5)
+    slow = SlowReads(n)
+    owner.batch(5)
+    await wait_all_tasks_blocked()
+    return owner, slow
+
+
+async def test_who_comes_from_another_node_and_lacks_nothing_is_told_to_pull_and_then_live() -> (
+    None
+):
+    async with one_node() as n:
+        bob = await n.join(BOB)
+        owner, slow = await gap(n, BOB)
+        await n.cluster.here.announce({ANN: False})
+        owner.join(1, 5, ANN, whole=False, came={ANN: 1})
+        there, ann = await n.join_connection(ANN)
+        assert (await ann.ok("sync", cursors={CONV: 5}))["conversations"] == []
+        slow.gate.set()
+        assert await seqs(bob, 4) == [2, 3, 4, 5]
+        assert (await ann.event())["t"] == "behind"
+        assert (await ann.ok("sync", cursors={CONV: 5}))["conversations"] == []
+        assert not there.behind, "that answer has reached the head"
+        owner.batch(6)
+        assert await seqs(bob, 1) == await seqs(ann, 1) == [6]
+
+
+async def test_who_pulled_before_it_was_read_is_told_to_pull_though_it_comes_home() -> None:
+    async with one_node() as n:
+        (there, ann), bob = await n.join_connection(ANN), await n.join(BOB)
+        owner, slow = await gap(n, BOB)
+        owner.join(1, 5, ANN, whole=False, came={ANN: 1})
+        assert (await ann.event())["t"] == "behind"
+        await pulled(n, there, 5, 5)  # which could not make her live yet
+        n.own(CONV, 2)
+        n.node.registry.conversation(CONV)
+        await wait_all_tasks_blocked()
+        slow.gate.set()
+        assert await seqs(bob, 4) == [2, 3, 4, 5]
+        assert (await ann.event())["head"] == 5
+        await ann.ok("history", conv=CONV, after=5)
+        assert await send(bob, CONV, "six") == [6]
+        assert await seqs(bob, 1) == await seqs(ann, 1) == [6]
+
+
+async def test_who_is_put_out_meanwhile_is_told_to_ask() -> None:
+    """They were a member when 2 to 5 were said; the answer to their pull says that they are out."""
+    async with one_node() as n:
+        ann, bob = await n.join(ANN), await n.join(BOB)
+        owner, slow = await gap(n, ANN, BOB)
+        owner.say(w.Part(CONV, [BOB]))
+        assert (await bob.event())["t"] == "behind"
+        slow.gate.set()
+        assert await seqs(ann, 4) == [2, 3, 4, 5]
+        owner.batch(6)
+        assert await seqs(ann, 1) == [6]
+        assert not bob.events
