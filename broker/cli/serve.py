@@ -94,7 +94,7 @@ async def _serve(config: Config, as_worker: bool = False) -> bool:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as nursery:
-                stop = _Stop(nursery.cancel_scope)
+                stop = _Stop(nursery.cancel_scope, as_worker)
                 outer.start_soon(stop.on_signals, signals)
                 running: Running = await nursery.start(run, config)
                 stop.running = running
@@ -108,23 +108,31 @@ async def _serve(config: Config, as_worker: bool = False) -> bool:
 
 
 class _Stop:
-    """The first signal drains a running broker; the next, or one during start-up, cancels it."""
+    """The first signal drains a running broker; the next, or one during start-up, cancels it.
 
-    def __init__(self, scope: trio.CancelScope) -> None:
+    To a worker, SIGTERM is one word however often it comes: whoever stops a service may say it to
+    every process of it, and the parent says it again. Its parent's word for "at once" is SIGINT.
+    """
+
+    def __init__(self, scope: trio.CancelScope, as_worker: bool) -> None:
         self.running: Running | None = None
         self.at_once = False
         self._scope = scope
+        self._as_worker = as_worker
         self._draining = False
 
     async def on_signals(self, signals: AsyncIterator[int]) -> None:
-        async for _ in signals:
-            if self.running and not self._draining:
+        async for number in signals:
+            if self.running is None or self._insists(number):
+                self.at_once = self.running is not None
+                self._scope.cancel()
+            elif not self._draining:
                 self._draining = True
                 click.echo("Draining; once more to stop at once.", err=True)
                 self.running.stop()
-            else:
-                self.at_once = self._draining
-                self._scope.cancel()
+
+    def _insists(self, number: int) -> bool:
+        return number == signal.SIGINT if self._as_worker else self._draining
 
     async def when_orphaned(self) -> None:
         """Drain a worker whose parent is gone: its standard input ends with it."""

@@ -88,13 +88,16 @@ class Workers:
             raise Failure(f"{self._failed} did not start")
 
     async def on_signals(self, signals: AsyncIterator[int]) -> None:
-        """The first signal lets all drain, the second stops them at once."""
+        """The first signal lets all drain, the second stops them at once.
+
+        Not by another SIGTERM: a worker may have had two of those before anybody insisted.
+        """
         async for _ in signals:
             if not self._stop.is_set():
                 self._end_all()
                 continue
             self.in_order = False
-            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGINT)
             await trio.sleep(INSIST_S)
             self._signal(signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 import signal
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -96,18 +97,24 @@ class SlowBroker:
 
 
 @asynccontextmanager
-async def serving(slow: SlowBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[bool]]:
+async def serving(
+    slow: SlowBroker, monkeypatch: pytest.MonkeyPatch, *, as_worker: bool = False
+) -> AsyncIterator[list[bool]]:
     """`parley serve` around it; the list gets whether the end was orderly, at the end."""
     monkeypatch.setattr(broker.app, "run", slow.run)
     orderly: list[bool] = []
 
     async def serve() -> None:
-        orderly.append(await _serve(Config()))
+        orderly.append(await _serve(Config(), as_worker))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        await trio.testing.wait_all_tasks_blocked()
-        yield orderly
+    # A worker looks at its standard input for the end of its parent.
+    parent, stdin = socket.socketpair()
+    with parent, stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await trio.testing.wait_all_tasks_blocked()
+            yield orderly
 
 
 async def test_a_second_signal_does_not_wait_for_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +125,39 @@ async def test_a_second_signal_does_not_wait_for_the_drain(monkeypatch: pytest.M
         await slow.draining.wait()
         assert not slow.cancelled
         signal.raise_signal(signal.SIGTERM)
+
+    assert slow.cancelled
+    assert orderly == [False]
+
+
+async def test_a_worker_is_told_to_drain_as_often_as_one_likes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a service is stopped by a SIGTERM to every process of it."""
+    slow = SlowBroker()
+
+    async with serving(slow, monkeypatch, as_worker=True) as orderly:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+            await slow.draining.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        assert orderly == []
+        slow.drained.set()
+
+    assert not slow.cancelled
+    assert orderly == [True]
+
+
+@pytest.mark.parametrize("first", [[], [signal.SIGTERM]])
+async def test_a_worker_stops_at_once_when_its_parent_insists(
+    monkeypatch: pytest.MonkeyPatch, first: list[signal.Signals]
+) -> None:
+    slow = SlowBroker()
+
+    async with serving(slow, monkeypatch, as_worker=True) as orderly:
+        for number in [*first, signal.SIGINT]:
+            signal.raise_signal(number)
+            await trio.testing.wait_all_tasks_blocked()
 
     assert slow.cancelled
     assert orderly == [False]
