@@ -85,7 +85,7 @@ class Workers:
             for name, command in self._commands.items():
                 nursery.start_soon(self._keep, name, command)
         if self._failed is not None:
-            raise Failure(f"{self._failed} did not start")
+            raise Failure(self._failed)
 
     async def on_signals(self, signals: AsyncIterator[int]) -> None:
         """The first signal lets all drain, the second stops them at once.
@@ -114,24 +114,29 @@ class Workers:
         pause = RESTART_FIRST_S
         while not self._stop.is_set():
             started = trio.current_time()
-            code = await self._live(name, command)
+            try:
+                end: int | OSError = await self._live(name, command)
+            except OSError as error:
+                # It could not even be started: out of memory, or being installed anew.
+                end = error
             if self._stop.is_set():
-                self.in_order &= code == 0 or name not in self._serving
+                self.in_order &= end == 0 or name not in self._serving
                 return
             self._serving.discard(name)
             if self._awaited:
-                self._failed = name
+                self._failed = f"{name} did not start: it ended with {end}"
                 self._end_all()
                 return
             if trio.current_time() - started >= HEALTHY_S:
                 pause = RESTART_FIRST_S
-            log.error("%s ended with %s; it is started again in %.1f s", name, code, pause)
+            log.error("%s ended with %s; it is started again in %.1f s", name, end, pause)
             with trio.move_on_after(pause):
                 await self._stop.wait()
             pause = min(2 * pause, RESTART_MAX_S)
 
     async def _live(self, name: str, command: Command) -> int:
-        """One life of a worker; its exit code, negative for a signal."""
+        """One life of a worker; its exit code, negative for a signal. Raises `OSError` if it cannot
+        be started."""
         # Its standard input ends with this process, however that ends; and it is in no group that
         # Ctrl-C reaches, as it is us who tell it when to drain.
         process = await trio.lowlevel.open_process(

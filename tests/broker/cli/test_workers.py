@@ -111,12 +111,42 @@ async def test_one_that_never_gets_ready_ends_them_all(tmp_path: Path) -> None:
     def on_ready() -> None:
         raise AssertionError("they are not all ready")
 
-    with pytest.RaisesGroup(pytest.RaisesExc(Failure, match="^b did not start$")):
+    with pytest.RaisesGroup(pytest.RaisesExc(Failure, match="^b did not start: it ended with 2$")):
         with trio.fail_after(PATIENCE_S):
             bad = ["sh", "-c", f"while ! [ -s {note} ]; do sleep 0.05; done; exit 2"]
             await supervise({"a": worker(note), "b": bad}, on_ready=on_ready)
 
     assert (await lines(note, 2))[1] == "drained"
+
+
+async def test_one_that_cannot_even_be_started_ends_them_all_and_is_told(tmp_path: Path) -> None:
+    note, missing = tmp_path / "1", str(tmp_path / "missing")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(Failure, match=f"^b did not start: .*'{missing}'$")):
+        with trio.fail_after(PATIENCE_S):
+            await supervise({"a": worker(note), "b": [missing]}, on_ready=lambda: None)
+
+
+async def test_one_that_cannot_be_started_again_for_a_while_takes_nobody_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    notes = [tmp_path / "1", tmp_path / "2"]
+    commands = {"1": worker(notes[0]), "2": [str(python), *worker(notes[1])[1:]]}
+    async with supervised(commands) as seen:
+        (first,), (second,) = [await lines(note, 1) for note in notes]
+        python.unlink()
+        os.kill(int(second), signal.SIGKILL)
+        while "No such file" not in caplog.text:
+            await trio.lowlevel.checkpoint()
+        python.symlink_to(sys.executable)
+        assert (await lines(notes[1], 2))[1] != second
+        signal.raise_signal(signal.SIGTERM)
+        await seen.ended.wait()
+
+    assert notes[0].read_text().split() == [first, "drained"]
+    assert seen.in_order
 
 
 async def test_the_more_often_one_ends_the_longer_is_the_pause(
