@@ -243,6 +243,8 @@ def _contradictions(config: Config, origins: dict[str, str]) -> Iterator[str]:
     for low, high in ascending:
         if get(config, low) >= get(config, high):
             yield f"{named(low)}: must be less than {named(high)}"
+    if config.http.host == config.tcp.host and config.http.port == config.tcp.port != 0:
+        yield f"{named('http.port')}: must be another than {named('tcp.port')}"
     if (config.tls.cert is None) is not (config.tls.key is None):
         there, missing = ("cert", "key") if config.tls.cert else ("key", "cert")
         yield f"{named(f'tls.{there}')}: tls.{missing} is missing; TLS needs both"

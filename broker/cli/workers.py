@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import trio
 
@@ -40,15 +41,17 @@ def worker_command(own: Sequence[str], number: int) -> list[str]:
 
 
 def check_ports(config: Config) -> None:
-    """Refuse ports that somebody else has: sharing them would go unnoticed, and no worker starts
-    without its own. Raises `OSError`."""
+    """Refuse ports that somebody else has, or that we would have for two things: sharing them would
+    go unnoticed, and no worker starts without its own. Raises `OSError`."""
     shared = [(config.http.host, config.http.port), (config.tcp.host, config.tcp.port)]
-    for host, port in [*shared, *((config.http.host, port) for port in config.worker_http_ports)]:
-        try:
-            for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                socket.create_server(address[:2], family=family).close()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+    with ExitStack() as held:
+        for host, port in [*shared, *((config.http.host, own) for own in config.worker_http_ports)]:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                for family, address in dict.fromkeys((each[0], each[4][:2]) for each in found):
+                    held.enter_context(socket.create_server(address, family=family))
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
 
 
 async def supervise(commands: Mapping[str, Command], *, on_ready: Callable[[], None]) -> bool:

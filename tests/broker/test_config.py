@@ -165,6 +165,8 @@ def test_all_that_is_wrong_is_reported_at_once_each_with_its_place(tmp_path: Pat
         ({"tokens.access_ttl_s": "2592000"}, {"tokens.access_ttl_s", "tokens.refresh_ttl_s"}),
         ({"tls.cert": "a.pem"}, {"tls.cert", "tls.key"}),
         ({"tls.key": "a.pem"}, {"tls.cert", "tls.key"}),
+        ({"http.port": "7440"}, {"http.port", "tcp.port"}),
+        ({"tcp.port": "7400"}, {"http.port", "tcp.port"}),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_with_both_names(

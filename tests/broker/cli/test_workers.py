@@ -19,6 +19,7 @@ from broker.cli.failures import Failure
 from broker.cli.workers import check_ports, supervise, worker_command
 from broker.config import Cluster, Config, Http, Tcp
 from tests.broker.cli.running import clean_environment
+from tests.helpers.servers import free_port
 
 PATIENCE_S = 20
 POLL_S = 0.01
@@ -180,15 +181,23 @@ def test_a_worker_without_its_parent_drains(tmp_path: Path) -> None:
 
 
 def test_a_port_that_somebody_has_is_refused_before_it_is_shared() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        socket.create_server(("127.0.0.1", 0)) as probe,
-    ):
-        used, free = (sock.getsockname()[1] for sock in (taken, probe))
-        probe.close()
-        check_ports(Config(http=Http(port=free), tcp=Tcp(port=free)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used, free, other = taken.getsockname()[1], free_port(), free_port()
+        check_ports(Config(http=Http(port=free), tcp=Tcp(port=other)))
         with pytest.raises(OSError, match="in use"):
             check_ports(Config(http=Http(port=free), tcp=Tcp(port=used)))
         own = Cluster(workers=2, worker_http_port=used - 1)
         with pytest.raises(OSError, match="in use"):
-            check_ports(Config(http=Http(port=free), tcp=Tcp(port=free), cluster=own))
+            check_ports(Config(http=Http(port=free), tcp=Tcp(port=other), cluster=own))
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "127.0.0.1"])
+def test_a_port_for_two_things_is_refused(everywhere: str) -> None:
+    """The kernel would deal its clients out between them."""
+    port = free_port()
+    with pytest.raises(OSError, match=f"in use.*127.0.0.1:{port}"):
+        check_ports(Config(http=Http(host=everywhere, port=port), tcp=Tcp(port=port)))
+
+
+def test_a_name_with_several_addresses_is_checked_with_all_of_them() -> None:
+    check_ports(Config(http=Http("localhost", free_port()), tcp=Tcp("localhost", free_port())))
