@@ -330,7 +330,8 @@ def _type_in_words(hint: Any) -> str:
 
 
 URLS = frozenset({"store.url", "redis.url"})
-_PASSWORD = re.compile(r"(://[^:@/?]*:).*@")
+_PASSWORD = re.compile(r"^((?:(?:sqlite|cassandra|rediss?(?:\+\w+)?)://)?+[^:]*:).*@", re.DOTALL)
+"""Up to the last @, whatever is in it; and from the first colon of all where no known scheme is."""
 _PASSWORD_IN_QUERY = re.compile(r"([?&]password=)[^&#]*", re.IGNORECASE)
 DEFAULTS = Config()
 HINTS = dict(_leaves(Config))

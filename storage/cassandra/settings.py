@@ -14,11 +14,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from msgspec import Struct
+
+from storage import urls
 
 DEFAULT_PORT = 9042
 DEFAULT_TIMEOUT_MS = 5_000
@@ -83,12 +84,12 @@ class CassandraSettings(Struct, frozen=True, kw_only=True):
 
 def parse_url(url: str) -> CassandraSettings:
     """Read a URL. Raises `ValueError`, which names the part that is wrong and never a password."""
-    parts = urlsplit(url)
+    parts = urls.split(url)
     if parts.scheme != "cassandra":
         raise ValueError("store: the URL of a Cassandra begins with cassandra://")
     login, _, where = parts.netloc.rpartition("@")
     user, has_password, password = login.partition(":")
-    options = _options(parts.query)
+    options = urls.options(parts.query, OPTIONS)
     if has_password and "password_file" in options:
         raise ValueError("password: is in the URL and in password_file too")
     secret = unquote(password) if has_password else _password(options.get("password_file", ""))
@@ -113,16 +114,6 @@ def parse_url(url: str) -> CassandraSettings:
     if bool(settings.cert) != bool(settings.key):
         raise ValueError("cert and key: one is of no use without the other")
     return settings
-
-
-def _options(query: str) -> Mapping[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    options = dict(pairs)
-    if unknown := options.keys() - OPTIONS:
-        raise ValueError(f"{sorted(unknown)[0]}: no such option; there are {sorted(OPTIONS)}")
-    if len(options) < len(pairs):
-        raise ValueError("an option is given twice")
-    return options
 
 
 def _hosts(text: str) -> tuple[tuple[str, int], ...]:

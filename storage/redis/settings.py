@@ -15,7 +15,9 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from storage import urls
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
@@ -52,15 +54,12 @@ class RedisSettings:
 
 def parse_url(url: str) -> RedisSettings:
     """Read a URL and the files that it names. Raises `ValueError`, which tells no password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(f"the URL of Redis cannot be read: {_PATTERN}") from None
+    parts = urls.split(url)
     scheme, _, kind_name = parts.scheme.partition("+")
     if scheme not in ("redis", "rediss") or kind_name not in _KINDS:
         raise ValueError(f"the URL of Redis begins with {_PATTERN}")
     kind = _KINDS[kind_name]
-    options = _options(parts.query, kind)
+    options = urls.options(parts.query, FILES | OF_SENTINELS if kind == "sentinel" else FILES)
     login, hosts = _login(parts.netloc, options)
     service, db = _path(parts, kind)
     return RedisSettings(
@@ -74,17 +73,6 @@ def parse_url(url: str) -> RedisSettings:
         ),
         tls=_tls(options, wanted=scheme == "rediss"),
     )
-
-
-def _options(query: str, kind: Kind) -> dict[str, str]:
-    allowed = FILES | (OF_SENTINELS if kind == "sentinel" else frozenset())
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := options.keys() - allowed:
-        raise ValueError(
-            f"the URL of Redis has no option {', '.join(sorted(unknown))}; "
-            f"there are {', '.join(sorted(allowed))}"
-        )
-    return options
 
 
 def _login(netloc: str, options: dict[str, str]) -> tuple[Login, str]:

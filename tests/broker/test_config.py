@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config import DEFAULTS, HINTS, Config, describe, get
+from broker.config import DEFAULTS, HINTS, Config, describe, get, shown
 from broker.config_sources import (
     OTHER_VARIABLES,
     ConfigError,
@@ -226,8 +226,9 @@ def test_with_both_stores_any_number_of_workers_is_well(more: dict[str, str]) ->
 
 def test_the_embedded_store_is_where_its_url_says(tmp_path: Path) -> None:
     assert Config(data=tmp_path).database == tmp_path / "parley.sqlite"
-    config = load(flags=[("store.url", "sqlite:///var/lib/a%20b", "--set")]).config
-    assert (config.backend, config.database) == ("sqlite", Path("/var/lib/a b"))
+    config = load(flags=[("store.url", "sqlite:///var/lib/a%20b@c", "--set")]).config
+    assert (config.backend, config.database) == ("sqlite", Path("/var/lib/a b@c"))
+    assert shown(config, "store.url") == config.store.url, "no password is in it"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,12 @@ def test_the_embedded_store_is_where_its_url_says(tmp_path: Path) -> None:
         ("redis://:hunter2@h:1/0", "redis://:***@h:1/0"),
         ("rediss://u:hunt/er2@h", "rediss://u:***@h"),
         ("redis://u:hunt@er2@h,g", "redis://u:***@h,g"),
+        ("redis://u@v:hunter2@h", "redis://u@v:***@h"),
+        ("redis://u/v:hunter2@h", "redis://u/v:***@h"),
+        ("redis:/u:hunter2@h", "redis:***@h"),
+        ("u:hunter2@h", "u:***@h"),
+        ("u://hunter2@h", "u:***@h"),
+        ("redis://u@h:6379", "redis://u@h:6379"),
         ("redis://h/0?db=1&password=hunter2&ca=x", "redis://h/0?db=1&password=***&ca=x"),
         ("redis+sentinel://a:1,b:2/s", "redis+sentinel://a:1,b:2/s"),
         ("redis://h?password_file=/x", "redis://h?password_file=/x"),

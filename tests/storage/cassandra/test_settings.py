@@ -67,6 +67,8 @@ def test_a_password_is_never_shown() -> None:
         ("cassandra://a/chat?password_file=/nowhere/at/all", "password_file"),
         ("cassandra://me:x@a/chat?password_file=/nowhere", "password"),
         ("cassandra://:x@a/chat", "user"),
+        ("cassandra://me@a/chat?password_file=/pass#word&tls=true", "%23"),
+        ("cassandra://a/chat?ca=/c@a", "%40"),
     ],
 )
 def test_what_is_wrong_is_named(url: str, part: str) -> None:
