@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -11,6 +12,7 @@ from storage.cassandra.session import Connected
 from storage.cassandra.settings import CassandraSettings, parse_url
 from storage.cassandra.store import CassandraStore
 from storage.errors import UnsafeSettings
+from storage.opening import opened
 
 __all__ = ["CassandraSettings", "CassandraStore", "open_cassandra", "parse_url"]
 
@@ -28,7 +30,7 @@ async def open_cassandra(settings: CassandraSettings) -> AsyncIterator[Cassandra
     cluster) where it cannot be reached, refuses the login, or has no schema; `SchemaTooNew`;
     `UnsafeSettings`.
     """
-    connected = await trio.to_thread.run_sync(Connected, settings)
+    connected = await opened(partial(Connected, settings))
     try:
         store = CassandraStore(connected)
         try:

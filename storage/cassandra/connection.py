@@ -6,6 +6,7 @@ Blocking calls of the driver are made in threads. Whatever the driver raises her
 
 from __future__ import annotations
 
+import atexit
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from contextlib import contextmanager
 
 from cassandra import ConsistencyLevel
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    _shutdown_clusters,
+)
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     ConstantSpeculativeExecutionPolicy,
@@ -45,6 +51,10 @@ AGREEMENT_WAIT_S = 30.0
 
 RETRIES_MAX = 2
 """Further nodes that a statement is given to when the connection to one is lost."""
+
+# At the end of the process, the driver would wait until a cluster is connected, to close it. Ours
+# are closed by whoever opened them, and one that nobody waits for any more goes with the process.
+atexit.unregister(_shutdown_clusters)
 
 
 class _Roomy(Cluster.connection_class):  # type: ignore[misc]

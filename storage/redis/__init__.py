@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
-import trio
-
+from storage.opening import opened
 from storage.redis import routes
 from storage.redis.bus import ChannelNames, RedisBus
 from storage.redis.ephemeral import RedisEphemeral
@@ -56,9 +55,9 @@ async def open_redis(url: str, *, inbox: str, prefix: str = "parley") -> AsyncIt
     names = ChannelNames(prefix, sharded=settings.kind == "cluster")
     find = partial(routes.find, settings)
     subscribe = partial(routes.subscribe, settings, [names.inbox(inbox), names.beats(inbox)])
-    route = await trio.to_thread.run_sync(find)
+    route = await opened(find)
     try:
-        listening = await trio.to_thread.run_sync(subscribe)
+        listening = await opened(subscribe)
     except BaseException:
         route.close()
         raise

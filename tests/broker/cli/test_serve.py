@@ -3,6 +3,7 @@
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,8 +18,9 @@ from broker.cli.serve import _serve
 from broker.config import Config
 from broker.running import Address, Running, reachable
 from broker.security.secret import SECRET_FILE
+from storage.cassandra.connection import CONNECT_TIMEOUT_S
+from tests.broker.cli.running import TIMEOUT_S, clean_environment, parley
 from tests.broker.cli.running import broker as running_broker
-from tests.broker.cli.running import parley
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -76,6 +78,24 @@ def test_a_certificate_that_is_not_there_is_a_line_and_1(tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_that_waits_for_a_store_ends_at_once(tmp_path: Path, number: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"cassandra://127.0.0.1:{silent.getsockname()[1]}/parley"
+        settings = ("--set", f"store.url={url}", "--set", "redis.url=redis://127.0.0.1:1")
+        with subprocess.Popen(
+            [*(sys.executable, "-m", "broker.cli", "serve", "--data", str(tmp_path)), *settings],
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+        ) as process:
+            silent.settimeout(TIMEOUT_S)
+            with silent.accept()[0]:
+                process.send_signal(number)
+                _, errors = process.communicate(timeout=CONNECT_TIMEOUT_S / 2)
+
+    assert (process.returncode, errors) == (0, b"")
 
 
 class SlowBroker:

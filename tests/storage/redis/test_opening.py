@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ import trustme
 
 from storage.errors import Unavailable
 from storage.redis import open_redis
+from storage.redis.link import ANSWER_MAX_S
 from tests.helpers.servers import Redis, free_port, redis
 from tests.storage.redis.helpers import PATIENCE_S, until
 
@@ -73,3 +75,16 @@ async def test_closed_while_redis_is_away(server: Redis) -> None:
     with pytest.raises(Unavailable):
         await a.ping()
     assert not a.bus.send("a", b"too late")
+
+
+async def test_who_is_cancelled_does_not_wait_for_a_server_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, trio.move_on_after(PATIENCE_S) as scope:
+        async with trio.open_nursery() as nursery:
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+            nursery.start_soon(open_redis(url, inbox="a").__aenter__)
+            client, _ = await trio.to_thread.run_sync(silent.accept)
+            begun = trio.current_time()
+            nursery.cancel_scope.cancel()
+        client.close()
+    assert not scope.cancelled_caught
+    assert trio.current_time() - begun < ANSWER_MAX_S / 2
