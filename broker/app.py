@@ -7,6 +7,7 @@ reconnect, and all that was acknowledged is in the store.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import secrets
@@ -39,6 +40,7 @@ from broker.security.tokens import Tokens
 from broker.stores import Stores, open_stores
 from storage.interfaces import Store
 from storage.shared import Ephemeral
+from storage.tls import load_own
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """Hardly anything here is part of a cycle, and looking for cycles costs; see the design's rules."""
@@ -237,8 +239,10 @@ def tls_context(tls: Tls) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(tls.cert, tls.key)
+        load_own(context, tls.cert, tls.key)
     except ssl.SSLError as error:
         reason = f"not a certificate chain and its key in PEM ({error.reason or 'no PEM in it'})"
         raise OSError(error.errno, reason, str(tls.cert)) from error
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"cannot be used: {error}", str(tls.cert)) from error
     return context

@@ -33,6 +33,7 @@ from cassandra.query import dict_factory, tuple_factory
 from storage.cassandra.failures import DRIVER_ERRORS, nowhere, translated
 from storage.cassandra.settings import CassandraSettings
 from storage.errors import Unavailable
+from storage.tls import load_own
 
 READ, WRITE, CONDITIONAL, EXACT = "read", "write", "conditional", "exact"
 """How a statement is run: with a second try beside it, with tries one after the other, never twice,
@@ -149,12 +150,7 @@ def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
         context = ssl.create_default_context(cafile=settings.ca or None)
         if settings.cert:
             used = f"{settings.cert} with the key {settings.key}"
-            context.load_cert_chain(settings.cert, settings.key, _no_passphrase)
+            load_own(context, settings.cert, settings.key)
     except (OSError, ValueError) as error:  # also those of `ssl`
         raise Unavailable(f"{settings.where}: {used} cannot be used for TLS: {error}") from error
     return context
-
-
-def _no_passphrase() -> str:
-    # Without this, `ssl` asks the terminal and waits for ever.
-    raise ValueError("its key is encrypted")

@@ -18,6 +18,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from storage import urls
+from storage.tls import load_own
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
@@ -136,12 +137,12 @@ def _tls(options: dict[str, str], *, wanted: bool) -> ssl.SSLContext | None:
         if given := options.keys() & {"ca", "cert", "key"}:
             raise ValueError(f"{', '.join(sorted(given))} is for rediss://")
         return None
+    if "key" in options and "cert" not in options:
+        raise ValueError("a key for Redis without its cert")
     try:
         context = ssl.create_default_context(cafile=options.get("ca"))
         if "cert" in options:
-            context.load_cert_chain(options["cert"], options.get("key"))
-        elif "key" in options:
-            raise ValueError("a key for Redis without its cert")
-    except OSError as error:
+            load_own(context, options["cert"], options.get("key"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"a TLS file for Redis cannot be used: {error}") from None
     return context

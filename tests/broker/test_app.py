@@ -19,6 +19,7 @@ from storage.memory import MemoryStore
 from storage.records import Commit
 from storage.sqlite import open_sqlite
 from tests.helpers.broker import OPERATOR, SECRET, Broker, config_with, running_broker
+from tests.helpers.certificates import certificate, locked
 from tests.helpers.peer import open_tcp
 
 
@@ -236,4 +237,11 @@ async def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
     nothing.write_text("nothing")
     config = config_with(tmp_path / "data", {"tls.cert": nothing, "tls.key": nothing})
     with pytest.raises(OSError, match=str(nothing)):
+        await run(config)
+
+
+async def test_a_key_with_a_passphrase_is_refused_and_not_asked_for(tmp_path: Path) -> None:
+    cert, key, _ = certificate(tmp_path)
+    config = config_with(tmp_path / "data", {"tls.cert": cert, "tls.key": locked(key)})
+    with pytest.raises(OSError, match=f"encrypted.*{cert}"):
         await run(config)

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 
 def certificate(folder: Path) -> tuple[Path, Path, ssl.SSLContext]:
@@ -19,3 +20,14 @@ def certificate(folder: Path) -> tuple[Path, Path, ssl.SSLContext]:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     return cert, key, trusting
+
+
+def locked(key: Path) -> Path:
+    """A file beside that of `key`, with the same key encrypted."""
+    plain = serialization.load_pem_private_key(key.read_bytes(), None)
+    kind, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path = key.with_name("locked.pem")
+    path.write_bytes(
+        plain.private_bytes(kind, form, serialization.BestAvailableEncryption(b"hush-hush"))
+    )
+    return path

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
 
 from storage.cassandra import CassandraSettings, open_cassandra, schema
 from storage.errors import Unavailable
 from storage.records import User
+from tests.helpers.certificates import certificate, locked
 
 
 async def refusal(settings: CassandraSettings, caplog: pytest.LogCaptureFixture) -> str:
@@ -77,16 +77,7 @@ async def test_a_file_that_cannot_be_used_is_named(
 async def test_a_key_with_a_passphrase_is_refused_and_not_asked_for(
     hushed: CassandraSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = serialization.load_pem_private_key(
-        trustme.CA().issue_cert("x").private_key_pem.bytes(), None
-    )
-    locked = tmp_path / "locked.pem"
-    locked.write_bytes(
-        plain.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"hush-hush"),
-        )
-    )
-    told = await refusal(msgspec.structs.replace(hushed, key=str(locked)), caplog)
+    cert, key, _ = certificate(tmp_path)
+    encrypted = msgspec.structs.replace(hushed, cert=str(cert), key=str(locked(key)))
+    told = await refusal(encrypted, caplog)
     assert "encrypted" in told

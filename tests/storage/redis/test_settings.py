@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 from storage.redis.settings import Login, parse_url
+from tests.helpers.certificates import certificate, locked
 
 
 def test_one_server() -> None:
@@ -99,3 +100,10 @@ def test_an_empty_password_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ValueError, match="empty"):
         parse_url(f"redis://host?password_file={tmp_path / 'empty'}")
+
+
+def test_a_key_with_a_passphrase_is_refused_and_not_asked_for(tmp_path: Path) -> None:
+    cert, key, _ = certificate(tmp_path)
+    assert parse_url(f"rediss://host?cert={cert}&key={key}").tls is not None
+    with pytest.raises(ValueError, match="encrypted"):
+        parse_url(f"rediss://host?cert={cert}&key={locked(key)}")
