@@ -308,7 +308,8 @@ def _program(name: str) -> Path:
 
 def _yaml(host: str, hosts: Sequence[str], ports: tuple[int, int]) -> str:
     """The settings that Parley wants, at this node's addresses; but large batches are refused as
-    they are by any server of which nobody has asked otherwise.
+    they are by any server of which nobody has asked otherwise, and no table that is emptied or
+    dropped is copied first.
     """
     text = YAML.read_text()
     for key, value in {
@@ -321,7 +322,7 @@ def _yaml(host: str, hosts: Sequence[str], ports: tuple[int, int]) -> str:
     }.items():
         text, found = re.subn(rf"(?m)^{key}: .*$", f"{key}: {value}", text)
         assert found == 1, f"{YAML} has no {key}"
-    return text
+    return f"{text}\nauto_snapshot: false\n"
 
 
 def _java_command(folder: Path, *, alone: bool, heap_mib: int) -> list[str | Path]:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.helpers.servers import ROOT, Redis, redis
+from tests.helpers.servers import ROOT, YAML, Redis, _yaml, redis
 
 PATIENCE_S = 10.0
 
@@ -44,3 +44,8 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     while server.is_ready():
         assert time.monotonic() < deadline, "it lives on"
         time.sleep(0.02)
+
+
+def test_only_the_tests_own_cassandra_keeps_nothing_of_what_is_dropped() -> None:
+    assert "auto_snapshot" not in YAML.read_text(), "operators start theirs with it"
+    assert "\nauto_snapshot: false\n" in _yaml("127.0.0.1", ["127.0.0.1"], (1, 2))
