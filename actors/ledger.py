@@ -281,6 +281,7 @@ class Ledger:
         registry = self.node.registry
         registry.interested(user, self)  # type: ignore[arg-type]
         for connection in registry.connections_of(user):
+            connection.no_longer_behind(self.name)  # that was another membership
             self.subscribe(connection)
         for peer in registry.peers_of(user):
             self.subscribers.add_peer(peer, user)

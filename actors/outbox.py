@@ -242,10 +242,10 @@ class Outbox:
 
         Is it live again? What tells it now need not be what has answered: conversations move.
         """
-        if seq < head or not self.behind or conv not in self.behind:
+        if self.closing or seq < head or not self.behind or conv not in self.behind:
             return
         live: Live | None = self.node.registry.live(conv)
-        if live is not None and live.told > head:
+        if live is not None and live.told > head and self.user in live.members:
             self.fall_behind(live)  # there is more by now, which was told without it
             return
         self.no_longer_behind(conv)

@@ -50,7 +50,8 @@ class Registry:
             session = self.sessions[user] = Session(self._node, user)
             if self._node.cluster is not None:
                 self._node.cluster.here.arrived({user: hidden})
-                hidden = self._node.cluster.here.hides(user)  # it may have changed since `hidden`
+                # It may have changed since `hidden` was looked up.
+                hidden = self._node.cluster.here.hides(user) is True
             self.hide(user, hidden)
             if not hidden:
                 self._node.presence.changed(user)
@@ -97,10 +98,12 @@ class Registry:
 
     def arrived(self, peer: Peer, user: int, *, hidden: bool) -> None:
         """A user has a session at another node: live conversations reach there too."""
-        self.elsewhere.setdefault(user, {})[peer] = hidden
+        peers = self.elsewhere.setdefault(user, {})
+        before = peers.get(peer, True)
+        peers[peer] = hidden
         for source in self._interest.get(user, ()):
             source.reach(peer, user)
-        if not hidden:
+        if before is not hidden:
             self._node.presence.changed(user)
 
     def departed(self, peer: Peer, user: int, *, hidden: bool, seen_ms: int = 0) -> None:

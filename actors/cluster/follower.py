@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from actors.cluster.cluster import Cluster
     from actors.cluster.peer import Peer
     from actors.connection import Connection
-    from actors.images import Source
-    from actors.outbox import Outbox
+    from actors.outbox import Live, Outbox
 
 GAP_MAX_ENTRIES = 1_000
 """More than this is not read for the clients: they are behind."""
@@ -85,7 +84,13 @@ class Follower:
         registry = self._cluster.node.registry
         registry.interested(user, self)
         for connection in registry.connections_of(user):
-            self.subscribe(connection)
+            if came > after:
+                connection.no_longer_behind(self.name)  # that was another membership
+            if self.name in (connection.behind or ()) and not connection.closing:
+                # It may have pulled since, when it was told nothing, or was no member.
+                connection.fall_behind(self)
+            else:
+                self.subscribe(connection)
         return True
 
     def _fall_behind_of(self, user: int) -> None:
@@ -128,7 +133,7 @@ class Follower:
     def reach(self, peer: Peer, user: int) -> None:
         """A member has come to another node: that is the owner's business."""
 
-    def hand_on(self, source: Source) -> None:
+    def hand_on(self, source: Live) -> None:
         """This node has the conversation now, which tells those here."""
         self.recall_early(source)
         self.end()
@@ -185,12 +190,14 @@ class Follower:
         self.subscribers.fall_behind()
         self.recall_early(self)
 
-    def recall_early(self, source: Source) -> None:
+    def recall_early(self, source: Live) -> None:
         """A pull makes those live that could not be before: of what tells them from now on."""
         early, self._early = self._early, {}
         for connection, to_pull in early.items():
             if to_pull and not connection.closing and self.name in (connection.behind or ()):
                 connection.fall_behind(source)
+                if connection.user not in source.members:
+                    connection.no_longer_behind(self.name)  # which the answer to their pull says
 
     def _wait(self, first: int, drafts: Drafts) -> None:
         # What follows on what waits is not read: else a busy conversation would be chased for ever.
@@ -224,14 +231,16 @@ class Follower:
         except Unavailable as error:
             log_outage(error)
             self.fall_behind(max([self._last, *[self._last_of(*each) for each in self._pending]]))
-        finally:
-            self._reading = False
-        self.recall_early(self)
-        pending, self._pending = self._pending, []
-        self._pending_bytes = 0
         async with cluster.delivery:
+            # Not sooner: what waited is lacking as well until this pass has told it.
+            self._reading = False
+            self.recall_early(self)
+            pending, self._pending = self._pending, []
+            self._pending_bytes = 0
             for first, drafts in pending:
                 self.batch(first, drafts)
+            if self._last > self.head and not self._ended:
+                self._read_gap()
             await cluster.node.flusher.flush_turn()
 
     @staticmethod

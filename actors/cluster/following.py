@@ -6,6 +6,7 @@ before the conversation changed hands.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from actors.cluster import words as w
@@ -22,6 +23,10 @@ ORPHAN_S = 600.0
 DOUBT_S = 60.0
 """If nobody has by then, and the last words may have been lost, those here have to pull: the owner
 may have put out the last of them, and then it does not take up anything here."""
+
+
+DOUBTS_AT_ONCE = 100
+"""Conversations of which clients here are told so in one tick; the rest in the next."""
 
 
 class Following:
@@ -146,12 +151,15 @@ class Following:
 
     def look_at_orphans(self, now: float) -> None:
         """Those that nobody has taken up for long."""
-        for follower in [f for f in self.followers.values() if f.owner is None]:
-            alone_s = now - follower.used_at
-            if follower.doubt and alone_s > DOUBT_S:
-                follower.doubt = False
-                follower.fall_behind(follower.head)
-            if alone_s > ORPHAN_S:
+        orphans = [follower for follower in self.followers.values() if follower.owner is None]
+        # What this node is about to take up tells them itself.
+        doubted = (f for f in orphans if f.doubt and f.name not in self._cluster.doubtful)
+        alone = (f for f in doubted if now - f.used_at > DOUBT_S)
+        for follower in islice(alone, DOUBTS_AT_ONCE):
+            follower.doubt = False
+            follower.fall_behind(follower.head)
+        for follower in orphans:
+            if now - follower.used_at > ORPHAN_S:
                 self.drop(follower)
 
     # Changes of hands with this node's own

@@ -44,6 +44,7 @@ def _start(cluster: Cluster, peer: Peer, word: w.Start) -> None:
 
 def _here(cluster: Cluster, peer: Peer, word: w.Here) -> None:
     peer.arrived(word.users, word.hidden)
+    cluster.here.compare(word.users)
 
 
 def _gone(cluster: Cluster, peer: Peer, word: w.Gone) -> None:

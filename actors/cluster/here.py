@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from actors.cluster import words as w
+from actors.cluster.beliefs import Beliefs
 from actors.cluster.rounds import Marks
 from actors.faults import log_outage
 from storage.errors import Unavailable
@@ -50,6 +51,7 @@ class Here:
         self._all_late = NEVER
         self._progress = trio.Event()
         self._work = trio.Event()
+        self._beliefs = Beliefs(cluster)
 
     def __contains__(self, user: int) -> bool:
         return user in self._users
@@ -80,13 +82,18 @@ class Here:
         if not new:
             return
         self._users |= new
+        self._beliefs.compare(new)
         hiding = [user for user, hidden in new.items() if hidden]
         self._cluster.tell_all(w.Here(list(new), hiding))
         self._note(dict.fromkeys(new, True))
 
-    def hides(self, user: int) -> bool:
-        """Whether nobody may learn that a user is here."""
-        return self._users[user]
+    def hides(self, user: int) -> bool | None:
+        """Whether nobody may learn that a user is here; None if they are not."""
+        return self._users.get(user)
+
+    def compare(self, users: Iterable[int]) -> None:
+        """Another node has said of these whether they hide."""
+        self._beliefs.compare(users)
 
     def withdraw(self, users: Iterable[int]) -> None:
         """Sessions that were announced did not come about; others of these users may."""
@@ -129,29 +136,12 @@ class Here:
 
     def changed(self, user: int, hidden: bool) -> None:
         """Likewise, as another node has told us."""
+        self._beliefs.settled(user)
         if user in self._users:
             self._users[user] = hidden
             self._cluster.node.registry.hide(user, hidden)
         for peer in [*self._cluster.node.registry.peers_of(user)]:
             peer.arrived([user], [user] if hidden else [])
-
-    def compare(self, users: Mapping[int, bool]) -> None:
-        """What another node believes of who hides, after words were lost: of those of whom this one
-        believes something else, the store knows."""
-        differing = [user for user, hides in users.items() if self._users.get(user, hides) != hides]
-        if differing:
-            self._cluster.node.tasks.start_soon(self._read_again, differing)
-
-    async def _read_again(self, users: list[int]) -> None:
-        try:
-            accounts = await self._cluster.node.store.users(users)
-        except Unavailable as error:
-            log_outage(error)
-            accounts = {}
-        for user in users:
-            # Where it cannot be known, they hide.
-            self.changed(user, user not in accounts or accounts[user].hides)
-            self._cluster.node.presence.changed(user)
 
     def confirmed(self) -> None:
         """A peer has confirmed something, or is no longer waited for."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.cluster import words as w
+from actors.ledger import Effect
 from tests.actors.cluster.nodes import (
     CONV,
     ClusterNode,
     Owner,
+    nothing_more,
     one_node,
     pulled,
     send,
@@ -80,3 +83,45 @@ async def test_who_is_put_out_meanwhile_is_told_to_ask() -> None:
         owner.batch(6)
         assert await seqs(ann, 1) == [6]
         assert not bob.events
+
+
+async def before_what_waited_is_told(n: ClusterNode, slow: SlowReads, hear: Effect) -> None:
+    """The gap was told, and this is heard before what had waited for that."""
+
+    async def as_the_bus_brings_it() -> None:
+        async with n.cluster.delivery:
+            hear()
+            await n.node.flusher.flush_turn()
+
+    async with trio.open_nursery() as nursery, n.cluster.delivery:
+        slow.gate.set()
+        await wait_all_tasks_blocked()
+        nursery.start_soon(as_the_bus_brings_it)
+        await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+
+
+async def test_who_is_put_out_before_what_waited_is_told_is_told_to_ask_as_well() -> None:
+    async with one_node() as n:
+        ann, bob = await n.join(ANN), await n.join(BOB)
+        owner, slow = await gap(n, ANN, BOB)
+        await before_what_waited_is_told(n, slow, lambda: owner.say(w.Part(CONV, [BOB])))
+        assert await seqs(ann, 4) == [2, 3, 4, 5]
+        await bob.ok("ping")
+        assert [event["t"] for event in bob.events][-1] == "behind"
+
+
+async def test_what_the_next_owner_says_does_not_overtake_what_waited() -> None:
+    async with one_node() as n:
+        ann = await n.join(ANN)
+        former, slow = await gap(n, ANN)
+        owner = Owner(n, "in3")
+
+        def changes_hands() -> None:
+            former.say(w.Close(CONV))
+            owner.join(2, 5, ANN)
+            owner.batch(6)
+
+        await before_what_waited_is_told(n, slow, changes_hands)
+        assert await seqs(ann, 5) == [2, 3, 4, 5, 6]
+        await nothing_more([ann])

@@ -250,26 +250,6 @@ async def test_who_begins_to_hide_on_one_device_is_hidden_by_the_nodes_of_all() 
         await nothing_more(devices)
 
 
-async def test_who_hides_on_one_device_is_hidden_on_all_though_the_word_was_lost(
-    autojump_clock: MockClock,
-) -> None:
-    async with nodes_of("n1", "n2") as nodes:
-        n1, n2 = nodes.running
-        devices = [await n.join(5) for n in (n1, n2)]
-        for hidden in (True, False):
-            show = "nobody" if hidden else "everyone"
-            await nodes.store.update_user(5, {"show_online": show})
-            nodes.network.part(n1.inbox, n2.inbox, both=False)
-            n1.cluster.here.hide(5, hidden)
-            await trio.sleep(0.1)
-            nodes.network.cut.clear()
-            await trio.sleep(10)
-            for n in nodes.running:
-                assert n.node.registry.seems_online(5) != hidden
-                assert n.cluster.here.all() == ([5], [5] if hidden else [])
-        await nothing_more(devices)
-
-
 async def test_who_begins_to_hide_while_a_session_is_announced_is_hidden_there() -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running

@@ -7,10 +7,12 @@ from typing import Any
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from storage.errors import Unavailable
 from storage.records import Append, Commit, Entry, Member, encode_entry
 from tests.actors.cluster.nodes import (
     CONV,
     ClusterNode,
+    Nodes,
     Owner,
     nodes_of,
     nothing_more,
@@ -304,3 +306,37 @@ async def test_a_connection_that_is_being_opened_hears_nothing_before_its_welcom
         await pulled(n, opened, 5, 5)
         owner.batch(6)
         assert await told(second) == ["behind", 6]
+
+
+# Put out in doubt, while behind
+
+
+async def put_out_in_doubt_while_behind(nodes: Nodes) -> tuple[Peer, Peer, str]:
+    """Bob was slow for a moment, and then Ann's kick timed out, but was stored."""
+    (n1,) = nodes.running
+    ann = await n1.join(1)
+    there, bob = await n1.join_connection(BOB)
+    conv = (await ann.ok("group.create", title="x", members=[BOB]))["conv"]
+    there.fall_behind(n1.node.registry.conversations[conv])
+    nodes.store.commits.faults.append(Unavailable("time-out", applied=None))
+    assert (await ann.ask("group.kick", conv=conv, user=BOB))["t"] == "error"
+    await wait_all_tasks_blocked(0.003)
+    assert (await bob.ask("history", conv=conv, after=1))["t"] == "error"
+    bob.events.clear()
+    return ann, bob, conv
+
+
+async def test_who_was_put_out_while_behind_is_live_when_they_are_invited_again() -> None:
+    async with nodes_of("n1") as nodes:
+        ann, bob, conv = await put_out_in_doubt_while_behind(nodes)
+        await ann.ok("group.invite", conv=conv, users=[BOB])
+        (seq,) = await send(ann, conv, "welcome back")
+        assert (await entries_told(bob))[-1] == seq
+
+
+async def test_who_was_put_out_while_behind_is_told_no_head() -> None:
+    async with nodes_of("n1") as nodes:
+        ann, bob, conv = await put_out_in_doubt_while_behind(nodes)
+        await send(ann, conv, "not", "for", "Bob")
+        assert (await bob.ok("sync", cursors={conv: 1}))["conversations"] == []
+        await nothing_more([bob])
