@@ -154,15 +154,33 @@ class Taking:
                 self._known.forget(conv)
         unknown = [conv for conv, found in known.items() if found is None]
         walks = dict(zip(unknown, await self.log.walks(unknown), strict=True)) if unknown else {}
+        left = {
+            conv: walk
+            for conv, walk in walks.items()
+            if walk.row.open and epoch_of(walk.version) == epochs[conv]
+        }
+        await self._finish(left, epochs)
         puts = []
         for conv, epoch in epochs.items():
-            found, walk = known[conv], walks.get(conv)
+            found, walk = known[conv], left.get(conv)
             version = version_of(epoch, number)
             if found is not None and found.opened and found.epoch == epoch:
                 head = (found.seq, found.ts)
-            elif walk is not None and walk.row.open and epoch_of(walk.version) == epoch:
+            elif walk is not None:
                 head = (walk.seq, walk.ts)
             else:
                 continue
             puts.append(self._bind("put_head", version, *head, version, False, *place(conv)))
         await self._bridge.all(puts, WRITE)
+
+    async def _finish(self, walks: Mapping[str, Walk], epochs: Mapping[str, int]) -> None:
+        """Do what follows from commits in doubt after which the log was not loaded again: nobody
+        looks at them once the checkpoint is past them. A writer, so it looks at the fence."""
+        rows = await self.log.head_rows(list(walks))
+        await self._again(
+            [
+                (conv, walk, epochs[conv])
+                for (conv, walk), row in zip(walks.items(), rows, strict=True)
+                if row.epoch <= epochs[conv]
+            ]
+        )

@@ -5,7 +5,9 @@ What lands late is written as the driver would write it, long after whoever sent
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -139,6 +141,39 @@ async def test_a_commit_that_was_given_up_is_there_as_a_whole_or_void(
         await store.commit(written("g/1", head + 1, head + 1, 1))
         head += 1
         assert len(await store.read("g/1", after=0, limit=999)) == head
+
+
+@contextmanager
+def losing_round(store: CassandraStore, number: int) -> Iterator[None]:
+    """The writes of the round of this number, from 0 on, never take place."""
+    send, left = store.bridge.all, number
+
+    async def all_(statements: Sequence[Any], profile: str) -> list[Any]:
+        nonlocal left
+        if profile == WRITE:
+            left -= 1
+            if left == -1:
+                await trio.lowlevel.checkpoint()
+                raise Unavailable("lost", applied=None)
+        return await send(statements, profile)
+
+    with patch.object(store.bridge, "all", all_):
+        yield
+
+
+async def test_what_follows_is_not_lost_where_a_commit_in_doubt_is_put_away(
+    store: CassandraStore,
+) -> None:
+    """The rows are durable, and the writer does not load the log again."""
+    await store.load(["g/1"], 0, {"g/1": 1})
+    await store.commit(written("g/1", 1, 1, 1))
+    turn = written("g/1", 2, 2, 1)
+    turn.members = [Member("g/1", 7, since=2)]
+    with losing_round(store, 1), pytest.raises(Unavailable):
+        await store.commit(turn)
+    await store.put_away({"g/1": 1})
+    assert await store.heads(["g/1"]) == {"g/1": Head(2, 1002)}
+    assert (await store.load(["g/1"], 0, {"g/1": 2}))["g/1"].members == turn.members
 
 
 async def test_what_follows_from_an_entry_is_done_again_after_a_crash(
