@@ -7,6 +7,9 @@ a writer was replaced, or after a commit in doubt: the one with the higher versi
 version is not below the checkpoint's, all before it count, and its version is not below theirs.
 A late row of a commit that was given up is thereby void: whoever took the log up after it has moved
 the checkpoint to a higher version, or written a higher version in its place.
+
+**A commit** counts as a whole: only its last row has a `ts`, and rows behind the last one that has
+it do not count yet. So nobody who looks while it is being written takes a piece for all of it.
 """
 
 from __future__ import annotations
@@ -146,6 +149,9 @@ class Log:
                 if found and bucket_of(walk.seq + 1) > bucket_of(before + 1):
                     more.append((conv, walk))
             left = more
+        for walk in walks:
+            while walk.run and walk.run[-1].ts is None:
+                walk.run.pop()
         return walks
 
 

@@ -123,7 +123,7 @@ class Pages:
 def payloads(
     answers: Iterable[Sequence[tuple[int, int, bytes]]], low: int, row: HeadRow
 ) -> dict[int, bytes]:
-    """The payloads that count, ascending from `low` on, up to the first hole."""
+    """The payloads that count, ascending from `low` on, up to the first hole or void one."""
     highest: dict[int, tuple[int, bytes]] = {}
     for rows in answers:
         for seq, version, payload in rows:
@@ -132,7 +132,10 @@ def payloads(
             if counts and (known is None or version > known[0]):
                 highest[seq] = version, payload
     found = {}
-    while (entry := highest.get(low)) is not None:
+    least = 0
+    while (entry := highest.get(low)) is not None and entry[0] >= least:
         found[low] = entry[1]
+        if low > row.seq:
+            least = entry[0]
         low += 1
     return found

@@ -5,8 +5,11 @@
 2. Where something follows from an entry: a look at the fence (`storage.cassandra.taking`), and
    then the tables of members and groups and older entries' new states.
 
-A log whose rows do not fit into one part is written part after part, from the lowest seq on: what
-is there after a crash has no hole.
+A log whose rows do not fit into one part is written part after part. First the checkpoint, by which
+the log is in hand and whatever else lies beyond it is void; then the rows, the last part first. As
+long as the first one is missing there is a hole before the others, and none of them counts. No row
+that a crash leaves so is of a higher version than that checkpoint: whoever takes up a log that is
+in hand moves it to a higher one, and so they are void before anything is written in their place.
 """
 
 from __future__ import annotations
@@ -193,43 +196,48 @@ class Writing:
         changes: Mapping[str, Changes],
         marks: Mapping[tuple[str, int], tuple[int, int]],
     ) -> None:
-        times = {(append.conv, append.last): append.ts for append in commit.appends}
-        chains = [
-            self._rows(conv, versions[conv], payloads, times, changes.get(conv))
+        times = {append.conv: append.ts for append in commit.appends}
+        chains = {
+            conv: self._rows(conv, versions[conv], payloads, times[conv], changes.get(conv))
             for conv, payloads in new.items()
             if payloads
-        ]
-        parts = [
-            self._checkpoint(conv, known[conv], version)
+        }
+        checkpoints = {
+            conv: self._checkpoint(conv, known[conv], version)
             for conv, version in versions.items()
-            if known[conv].due or not known[conv].opened
-        ]
+            if known[conv].due or not known[conv].opened or len(chains.get(conv, ())) > 1
+        }
+        for conv, chain in chains.items():
+            if len(chain) > 1:
+                chain.append(checkpoints.pop(conv))
+                chain.reverse()
+        parts = list(checkpoints.values())
         for (conv, user), mark in marks.items():
             version = versions[conv]
             parts.append(Part([self._bind("put_mark", version, *mark, conv, user)], ROW_BYTES))
             parts.append(Part([self._bind("put_own_mark", version, *mark, user, conv)], ROW_BYTES))
-        await self._write_rounds(parts, chains)
+        await self._write_rounds(parts, list(chains.values()))
 
     def _rows(
         self,
         conv: str,
         version: int,
         payloads: Mapping[int, bytes],
-        times: Mapping[tuple[str, int], int],
+        ts: int,
         changes: Changes | None,
     ) -> list[Part]:
-        """The rows of one log, in parts to be written one after the other."""
+        """The rows of one log, in parts. The last row alone has what the commit is known by."""
         parts: list[Part] = []
         at = None
         last = max(payloads)
         for seq, payload in payloads.items():
-            ts = times.get((conv, seq), UNSET_VALUE)
             added = encode_changes(changes) if changes and seq == last else None
             size = len(payload) + len(added or b"") + ROW_BYTES
             bucket = bucket_of(seq)
             row = self._bind(
                 "add_row",
-                *(conv, bucket, seq, version, payload, ts),
+                *(conv, bucket, seq, version, payload),
+                ts if seq == last else UNSET_VALUE,
                 UNSET_VALUE if added is None else added,
                 version,
             )

@@ -161,6 +161,46 @@ def losing_round(store: CassandraStore, number: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("lost", range(5))
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("storage.cassandra.log.BUCKET_ENTRIES", 3),
+        ("storage.cassandra.writing.PART_MAX_ROWS", 1),
+        ("storage.cassandra.writing.PART_MAX_BYTES", 10),
+    ],
+    ids=["at a bucket's border", "of many rows", "of many bytes"],
+)
+async def test_a_commit_in_several_parts_is_there_as_a_whole_or_not_at_all(
+    cassandra: Connected, store: CassandraStore, name: str, most: int, lost: int
+) -> None:
+    """Checkpoint, two parts, what follows; in the last case nothing is lost."""
+    await store.load(["g/1"], 0, {"g/1": 1})
+    await store.commit(written("g/1", 1, 1, 1))
+    turn = written("g/1", 2, 3, 1)
+    turn.members = [Member("g/1", 7, since=2)]
+    turn.revisions = [Revision("g/1", 1, payload(1, "recalled"))]
+    with patch(name, most):
+        with losing_round(store, lost):
+            if lost < 4:
+                with pytest.raises(Unavailable):
+                    await store.commit(turn)
+            else:
+                await store.commit(turn)
+        loaded = (await store.load(["g/1"], 9, {"g/1": 1}))["g/1"]
+        if lost < 3:
+            assert (loaded.tail, loaded.members) == (payloads(1, 1), [])
+            # One of the seqs of what is left over; the others must not follow it.
+            await store.commit(written("g/1", 2, 2, 1))
+            expected = payloads(1, 2)
+        else:
+            expected = [payload(1, "recalled"), *payloads(2, 3)]
+            assert (loaded.tail, loaded.members) == (expected, turn.members)
+        async with another_store(cassandra) as other:
+            assert await other.read("g/1", after=0, limit=9) == expected
+            assert (await other.load(["g/1"], 9, {"g/1": 2}))["g/1"].tail == expected
+
+
 async def test_what_follows_is_not_lost_where_a_commit_in_doubt_is_put_away(
     store: CassandraStore,
 ) -> None:

@@ -56,3 +56,9 @@ def test_a_page_leaves_out_what_is_beyond_and_below_the_checkpoint() -> None:
     stored = [(1, 5, b"a"), (2, 5, b"late"), (3, 12, b"c")]
     assert payloads([stored], 1, HeadRow(1, 0, 10)) == {1: b"a"}
     assert payloads([stored], 1, HeadRow(3, 0, 10)) == {1: b"a", 2: b"late", 3: b"c"}
+
+
+def test_a_page_has_nothing_that_is_void_behind_what_took_its_place() -> None:
+    """The checkpoint is one that was read before that was written."""
+    stored = [(2, 5, b"b"), (3, 9, b"new"), (3, 7, b"late"), (4, 7, b"late"), (5, 9, b"e")]
+    assert payloads([stored], 2, HeadRow(2, 0, 4)) == {2: b"b", 3: b"new"}
