@@ -46,8 +46,9 @@ class Leases(Protocol):
         """Make each slot's record what is wanted, if its stored epoch is still `wanted.epoch - 1`.
 
         Returns the records as they are now, in the order asked for: it worked where the two are
-        equal. Whatever was in doubt has been looked up; where even that cannot be done, raises
-        `Unavailable`, and nothing is known.
+        equal. Whatever was in doubt has been looked up; where that cannot be done, or a slot is
+        found as it was, raises `Unavailable`, and nothing is known: it may yet be written. What is
+        claimed next under the same epoch decides.
         """
 
     async def agree(self, name: str, value: str) -> str:

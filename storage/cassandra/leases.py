@@ -1,7 +1,8 @@
 """`storage.shared.Leases`: nodes and slots by conditional writes, each in a partition of its own.
 
 A conditional write whose answer is lost is never sent again; it is looked up by a read that also
-settles whatever such writes have begun, and told by what is there then.
+settles whatever such writes have begun, and told by what is there then. Where that is what was
+there before, it is still in doubt: who was asked for the write may begin it later.
 """
 
 from __future__ import annotations
@@ -92,7 +93,11 @@ class CassandraLeases:
         except Unavailable as error:
             if error.applied is False:
                 raise
-            return await self._look(wanted)
+            found = await self._look(wanted)
+            if any(now.epoch < slot.epoch for now, slot in zip(found, wanted, strict=True)):
+                # Whoever was asked may stand still, and begin to write it after our look.
+                raise Unavailable("Cassandra: a claim may yet be written", applied=None) from error
+            return found
         refused = [
             slot for slot, rows in zip(wanted, answers, strict=True) if not rows[0]["[applied]"]
         ]
