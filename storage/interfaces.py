@@ -105,8 +105,11 @@ class Timeline(Protocol):
     async def settings(self, user: int, conv: str) -> Settings | None:
         """What the user set for the conversation, if anything."""
 
-    async def put_settings(self, settings: Settings) -> None:
-        """Replace what a user set for a conversation."""
+    async def put_settings(self, settings: Settings, epoch: int = 0) -> None:
+        """Replace what a user set for a conversation, under the epoch of its writer.
+
+        What is put under a lower epoch than what is there is void, and raises nothing.
+        """
 
 
 class Directory(Protocol):

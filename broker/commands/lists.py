@@ -150,7 +150,7 @@ async def _change_settings(
                 setattr(settings, field, value)
         if command.hidden is not None:
             settings.hidden = conv.head if command.hidden else 0
-        await store.put_settings(settings)
+        await store.put_settings(settings, conv.epoch)
         fields: dict[str, object] = {
             "conv": conv.name,
             "muted": settings.muted,

@@ -189,13 +189,13 @@ class Accounts:
                 if after is None:
                     asked = self._bind("names", bucket, start, NAMES_PAGE_ROWS)
                 else:
-                    asked = self._bind("names_after", bucket, after, NAMES_PAGE_ROWS)
+                    asked = self._bind("names_after", bucket, *after, NAMES_PAGE_ROWS)
                 rows = await self._bridge.one(asked, READ)
                 found += await self._named([row for row in rows if row[0].startswith(start)])
                 looked += len(rows)
                 if len(rows) < NAMES_PAGE_ROWS or not rows[-1][0].startswith(start):
                     break
-                after = rows[-1][0]
+                after = rows[-1]
             if len(found) >= limit:
                 break
         return found[: max(0, limit)]

@@ -19,7 +19,7 @@ from storage.cassandra.log import SHARDS, HeadRow, place
 from storage.cassandra.pages import Pages, payloads
 from storage.cassandra.statements import GROUP_FIELDS, Statements
 from storage.cassandra.taking import Taking
-from storage.cassandra.versions import epoch_of
+from storage.cassandra.versions import Versions, epoch_of, version_of
 from storage.interfaces import name_key
 from storage.names import direct_members, direct_users, group_id
 from storage.records import Group, Head, Loaded, Mark, Member, Membership, Settings
@@ -40,12 +40,14 @@ class Conversations:
         bridge: Bridge,
         statements: Statements,
         known: Knowledge,
+        versions: Versions,
         taking: Taking,
         pages: Pages,
     ) -> None:
         self._bridge = bridge
         self._bind = statements.bind
         self._known = known
+        self._versions = versions
         self._taking = taking
         self._pages = pages
 
@@ -224,12 +226,18 @@ class Conversations:
     async def settings(self, user: int, conv: str) -> Settings | None:
         """See `Timeline.settings`."""
         rows = await self._bridge.one(self._bind("settings", user, conv), READ)
-        return _settings(user, conv, rows[0]) if rows else None
+        if not rows:
+            return None
+        *row, version = rows[0]
+        # So that who changes what they have read has the last word, whatever their clock says.
+        self._versions.saw(version or 0)
+        return _settings(user, conv, row)
 
-    async def put_settings(self, settings: Settings) -> None:
+    async def put_settings(self, settings: Settings, epoch: int) -> None:
         """See `Timeline.put_settings`."""
         s = settings
-        values = (s.muted, s.pinned, s.hidden, s.nickname, s.draft, s.user, s.conv)
+        version = version_of(epoch, self._versions.next())
+        values = (version, s.muted, s.pinned, s.hidden, s.nickname, s.draft, s.user, s.conv)
         await self._bridge.one(self._bind("put_settings", *values), WRITE)
 
     async def _groups(self, ids: Collection[int]) -> dict[int, Group]:

@@ -1,7 +1,8 @@
 """Every statement that runs on a store, prepared once a session. No rules, no I/O of its own.
 
 Writes of the timeline carry `USING TIMESTAMP`: their version, so that the later one wins whatever
-the order in which they land. The others are conditional, or the last one wins.
+the order in which they land. The others are conditional, or say the same of a key however often
+they do: nowhere is it a clock that decides (but for the row of `probe`, which nobody reads).
 """
 
 from __future__ import annotations
@@ -73,9 +74,10 @@ CQL = {
     "count_members": "SELECT count(*) FROM members WHERE conv = ? AND gone = false ALLOW FILTERING",
     "memberships": f"SELECT conv, role, since, gone, read, delivered, {_SETTINGS}"
     " FROM memberships WHERE user = ?",
-    "settings": f"SELECT {_SETTINGS} FROM memberships WHERE user = ? AND conv = ?",
-    "put_settings": "UPDATE memberships SET muted = ?, pinned = ?, hidden = ?, nickname = ?,"
-    " draft = ? WHERE user = ? AND conv = ?",
+    "settings": f"SELECT {_SETTINGS}, writetime(muted) FROM memberships"
+    " WHERE user = ? AND conv = ?",
+    "put_settings": "UPDATE memberships USING TIMESTAMP ? SET muted = ?, pinned = ?, hidden = ?,"
+    " nickname = ?, draft = ? WHERE user = ? AND conv = ?",
     "put_mark": "UPDATE marks USING TIMESTAMP ? SET read = ?, delivered = ?"
     " WHERE conv = ? AND user = ?",
     "put_own_mark": "UPDATE memberships USING TIMESTAMP ? SET read = ?, delivered = ?"
@@ -112,7 +114,8 @@ CQL = {
     "prefixes": "SELECT prefix FROM name_prefixes WHERE kind = 0 AND prefix >= ? LIMIT ?",
     "add_name": "INSERT INTO names (prefix, name_key, id) VALUES (?, ?, ?)",
     "names": "SELECT name_key, id FROM names WHERE prefix = ? AND name_key >= ? LIMIT ?",
-    "names_after": "SELECT name_key, id FROM names WHERE prefix = ? AND name_key > ? LIMIT ?",
+    "names_after": "SELECT name_key, id FROM names WHERE prefix = ?"
+    " AND (name_key, id) > (?, ?) LIMIT ?",
     "add_id": "INSERT INTO user_ids (bucket, id) VALUES (?, ?)",
     "ids": "SELECT id FROM user_ids WHERE bucket = ? AND id > ? LIMIT ?",
     # Sessions

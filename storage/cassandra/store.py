@@ -49,7 +49,7 @@ class CassandraStore(CassandraLeases):
         self._taking = Taking(bridge, statements, replicas, known, versions)
         self._writing = Writing(bridge, statements, replicas, known, versions, self._taking)
         self._pages = Pages(bridge, statements, self._taking)
-        self._convs = Conversations(bridge, statements, known, self._taking, self._pages)
+        self._convs = Conversations(bridge, statements, known, versions, self._taking, self._pages)
         self._sessions = Sessions(bridge, statements)
         self._accounts = Accounts(
             bridge, statements, self._sessions, Blocks("user", bridge, statements)
@@ -110,8 +110,8 @@ class CassandraStore(CassandraLeases):
     async def settings(self, user: int, conv: str) -> Settings | None:
         return await self._convs.settings(user, conv)
 
-    async def put_settings(self, settings: Settings) -> None:
-        await self._convs.put_settings(settings)
+    async def put_settings(self, settings: Settings, epoch: int = 0) -> None:
+        await self._convs.put_settings(settings, epoch)
 
     # Directory
 

@@ -49,6 +49,7 @@ class MemoryTimeline:
         self._conversations: dict[str, _Conversation] = {}
         self._groups: dict[int, Group] = {}
         self._settings: dict[tuple[int, str], Settings] = {}
+        self._settings_epochs: dict[tuple[int, str], int] = {}
         self._convs_of: dict[int, set[str]] = {}
         self._last_group_id = 0
 
@@ -219,9 +220,12 @@ class MemoryTimeline:
         await trio.lowlevel.checkpoint()
         return copy(self._settings.get((user, conv)))
 
-    async def put_settings(self, settings: Settings) -> None:
+    async def put_settings(self, settings: Settings, epoch: int = 0) -> None:
         await trio.lowlevel.checkpoint()
-        self._settings[settings.user, settings.conv] = copy(settings)
+        key = settings.user, settings.conv
+        if epoch >= self._settings_epochs.get(key, 0):
+            self._settings[key] = copy(settings)
+            self._settings_epochs[key] = epoch
 
     def _conversation(self, conv: str) -> _Conversation:
         return self._conversations.setdefault(conv, _Conversation())

@@ -95,7 +95,7 @@ class SqliteStore:
     async def settings(self, user: int, conv: str) -> Settings | None:
         return await self._read(lambda db: conversations.settings(db, user, conv))
 
-    async def put_settings(self, settings: Settings) -> None:
+    async def put_settings(self, settings: Settings, epoch: int = 0) -> None:
         await self._write(partial(self._appender.put_settings, settings=settings))
 
     # Directory

@@ -14,7 +14,7 @@ import trio
 from storage.interfaces import Store
 from storage.memory import MemoryStore
 from storage.names import SLOTS, slot_of
-from storage.records import Append, Commit, Head, Mark, Member, Revision
+from storage.records import Append, Commit, Head, Mark, Member, Revision, Settings
 from tests.conformance.making import append, group, payload, payloads
 from tests.helpers.cassandra import another_store, empty_store
 
@@ -85,6 +85,14 @@ async def test_what_a_late_writer_writes_is_void_and_raises_nothing(writers: Wri
     assert (loaded.head, loaded.tail, loaded.members) == (Head(3, 1003), expected, [])
     await new.commit(written("g/1", 4, 4, 3))
     assert await new.read("g/1", after=3, limit=9) == [payload(4)]
+
+
+async def test_settings_of_a_late_writer_are_void_and_raise_nothing(writers: Writers) -> None:
+    old, new = writers
+    mine = Settings(conv="g/1", user=5, muted=True, draft="new")
+    await new.put_settings(mine, 2)
+    await old.put_settings(Settings(conv="g/1", user=5, draft="late"), 1)
+    assert await new.settings(5, "g/1") == await old.settings(5, "g/1") == mine
 
 
 async def test_a_late_writer_cannot_put_away_what_another_has_in_hand(writers: Writers) -> None:

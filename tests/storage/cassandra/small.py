@@ -176,7 +176,7 @@ class Writer:
         self.taking = Taking(bridge, statements, None, known, versions)
         self.writing = Writing(bridge, statements, None, known, versions, self.taking)
         self.pages = Pages(bridge, statements, self.taking)
-        self.convs = Conversations(bridge, statements, known, self.taking, self.pages)
+        self.convs = Conversations(bridge, statements, known, versions, self.taking, self.pages)
 
     def fail(self, failure: Failure | None) -> None:
         """From now on."""

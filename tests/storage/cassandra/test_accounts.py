@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from unittest.mock import patch
@@ -106,3 +107,14 @@ async def test_a_search_goes_on_over_its_pages(stores: list[CassandraStore]) -> 
         assert [a.name for a in await stores[1].find_users("ab", limit=7)] == [
             name for name in shown if name.startswith("ab")
         ][:7]
+
+
+async def test_a_name_is_found_though_a_faster_clock_listed_it_for_who_crashed(
+    cassandra: Connected, stores: list[CassandraStore]
+) -> None:
+    ahead = (time.time_ns() + 3_600 * 10**9) // 1_000
+    listing = stores[0]._bind("add_name", "an", "anna", 77)
+    with patch.object(cassandra.session.cluster, "timestamp_generator", lambda: ahead):
+        await stores[0].bridge.one(listing, WRITE)
+    (anna,) = await stores[0].create_users([user("anna")], [None])
+    assert await stores[0].find_users("an", limit=9) == [anna]

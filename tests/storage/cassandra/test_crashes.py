@@ -5,6 +5,7 @@ What lands late is written as the driver would write it, long after whoever sent
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from storage.cassandra.log import Walk, bucket_of, place
 from storage.cassandra.session import Connected
 from storage.cassandra.versions import epoch_of, version_of
 from storage.errors import Unavailable
-from storage.records import Append, Commit, Head, Mark, Member, Revision
+from storage.records import Append, Commit, Head, Mark, Member, Revision, Settings
 from tests.conformance.making import append, appending, group, payload, payloads
 from tests.helpers.cassandra import another_store, empty_store
 from tests.storage.cassandra.test_bridge import all_back
@@ -294,6 +295,21 @@ async def test_a_process_alone_counts_on_from_its_last_life(
     found = await versions(cassandra, store, "g/1")
     assert found[3] > first
     assert epoch_of(found[3]) == 0
+
+
+@pytest.mark.parametrize("epochs", [(0, 0), (1, 1), (1, 2)])
+async def test_settings_are_replaced_by_who_has_a_slower_clock(
+    cassandra: Connected, store: CassandraStore, epochs: tuple[int, int]
+) -> None:
+    fast = time.time_ns() + 3_600 * 10**9
+    with patch("storage.cassandra.versions.time.time_ns", return_value=fast):
+        await store.put_settings(Settings(conv="g/1", user=5, muted=True, draft="old"), epochs[0])
+    async with another_store(cassandra) as other:
+        found = await other.settings(5, "g/1")
+        assert found is not None
+        found.draft = "new"
+        await other.put_settings(found, epochs[1])
+        assert await store.settings(5, "g/1") == found
 
 
 async def test_a_checkpoint_follows_its_log(cassandra: Connected, store: CassandraStore) -> None:

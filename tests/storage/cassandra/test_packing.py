@@ -78,7 +78,7 @@ def batch_of(connection: Connected, text: str, rows: int) -> BatchStatement:
     batch = BatchStatement(BatchType.UNLOGGED)
     for number in range(rows):
         batch.add(
-            connection.statements.bind("put_settings", False, False, 0, "", text, number, "g/1")
+            connection.statements.bind("put_settings", 1, False, False, 0, "", text, number, "g/1")
         )
     return batch
 
