@@ -7,6 +7,7 @@ the stores themselves can tell. Runs nothing of its own; no URL gets into a mess
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from storage.cassandra import CassandraStore
     from storage.cassandra.settings import CassandraSettings
     from storage.redis.settings import RedisSettings
+
+log = logging.getLogger("parley.stores")
 
 SECRET_NAME = "secret"
 """Under which the nodes agree on a fingerprint of what signs their tokens."""
@@ -41,6 +44,30 @@ class Stores:
     presence: PresenceStore | None = None
     bus: Bus | None = None
     ephemeral: Ephemeral | None = None
+
+
+class ClaimingPresence:
+    """A `PresenceStore` of a cluster that claims its Redis again when that may have lost all it
+    held: else another cluster would be let in beside it."""
+
+    def __init__(self, presence: PresenceStore, ephemeral: Ephemeral, cluster: str) -> None:
+        self._presence = presence
+        self._ephemeral = ephemeral
+        self._cluster = cluster
+        self._due = False
+        self.update = presence.update
+        self.online = presence.online
+        self.forget = presence.forget
+
+    async def keep_alive(self, incarnation: str, ttl_ms: int) -> bool:
+        """See `PresenceStore.keep_alive`."""
+        kept = await self._presence.keep_alive(incarnation, ttl_ms)
+        self._due = self._due or not kept
+        if self._due:
+            if await self._ephemeral.claim(self._cluster) != self._cluster:
+                log.error("another cluster has claimed our Redis after it lost what it held")
+            self._due = False
+        return kept
 
 
 @asynccontextmanager
@@ -66,9 +93,10 @@ async def open_stores(config: Config, *, incarnation: str, secret: bytes) -> Asy
         async with open_redis(url, inbox=incarnation, prefix=prefix) as redis:
             await redis.ping()
             # In this order: who gets the default prefix refused can still choose another.
-            await check_claim(store, redis.ephemeral)
+            ours = await check_claim(store, redis.ephemeral)
             await check_names(store, prefix, settings.db)
-            yield Stores(store, store, redis.presence, redis.bus, redis.ephemeral)
+            presence = ClaimingPresence(redis.presence, redis.ephemeral, ours)
+            yield Stores(store, store, presence, redis.bus, redis.ephemeral)
 
 
 @asynccontextmanager
@@ -121,13 +149,15 @@ async def check_secret(leases: Leases, secret: bytes) -> None:
         )
 
 
-async def check_claim(leases: Leases, ephemeral: Ephemeral) -> None:
-    """Claim what is shared by Redis for this cluster. Raises `ConfigError` if it is another's."""
+async def check_claim(leases: Leases, ephemeral: Ephemeral) -> str:
+    """Claim what is shared by Redis for this cluster, whose name it returns. Raises `ConfigError`
+    if it is another's."""
     ours = await leases.agree(CLUSTER_NAME, secrets.token_hex(8))
     if await ephemeral.claim(ours) != ours:
         raise ConfigError(
             ["redis.prefix: another cluster uses this Redis with the same prefix, or did so before"]
         )
+    return ours
 
 
 async def check_names(leases: Leases, prefix: str, db: int) -> None:

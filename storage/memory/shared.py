@@ -183,6 +183,12 @@ class MemoryEphemeral:
         self._cluster = self._cluster or cluster
         return self._cluster
 
+    def lose_all(self) -> None:
+        """What a `FLUSHALL` does, for tests."""
+        self._full_at.clear()
+        self._codes.clear()
+        self._cluster = ""
+
     async def wait_ms(self, what: str, who: str, *, per_minute: int) -> int:
         await trio.lowlevel.checkpoint()
         now = self._now() * 1000

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +18,7 @@ from broker.config_sources import ConfigError
 from broker.security.secret import SecretError
 from broker.stores import (
     SECRET_NAME,
+    ClaimingPresence,
     check_claim,
     check_names,
     check_secret,
@@ -28,7 +30,7 @@ from storage.cassandra import schema
 from storage.cassandra.connection import connect
 from storage.cassandra.settings import parse_url
 from storage.errors import Unavailable
-from storage.memory import MemoryEphemeral, MemoryLeases
+from storage.memory import MemoryEphemeral, MemoryLeases, MemoryPresence
 from storage.records import User
 from tests.docs.markdown import DOCS
 from tests.helpers.cassandra import own_keyspace
@@ -162,6 +164,30 @@ async def test_two_clusters_do_not_share_a_redis_and_one_that_lost_all_is_nobody
     await check_claim(ours, redis)
     await check_claim(ours, MemoryEphemeral(trio.current_time))
     await check_claim(theirs, MemoryEphemeral(trio.current_time))
+
+
+async def test_a_redis_that_lost_all_is_claimed_again_by_the_cluster_that_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = MemoryLeases(), MemoryLeases()
+    presence = MemoryPresence(trio.current_time)
+    redis = MemoryEphemeral(trio.current_time)
+    node = ClaimingPresence(presence, redis, await check_claim(ours, redis))
+    assert not await node.keep_alive("a1", 60_000)
+    presence.lose_all()
+    redis.lose_all()
+    gone = patch.object(redis, "claim", side_effect=Unavailable("gone again"))
+    with gone, pytest.raises(Unavailable):
+        await node.keep_alive("a1", 60_000)
+    assert await node.keep_alive("a1", 60_000), "the claim is due all the same"
+    with pytest.raises(ConfigError, match="another cluster uses this Redis"):
+        await check_claim(theirs, redis)
+    assert not caplog.records
+    presence.lose_all()
+    redis.lose_all()
+    await check_claim(theirs, redis)
+    assert not await node.keep_alive("a1", 60_000)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 async def test_a_node_whose_redis_is_not_that_of_its_cluster_is_refused(
