@@ -118,10 +118,11 @@ async def open_store(config: Config, *, secret: bytes | None = None) -> AsyncIte
 
 
 def open_leases(config: Config) -> AbstractAsyncContextManager[Leases]:
-    """What a cluster knows of its nodes. Raises `ConfigError` where there can be no cluster."""
+    """What a cluster knows of its nodes, to be read only. Raises `ConfigError` where there can be
+    no cluster."""
     if config.backend == "sqlite":
         raise ConfigError(["store.url: SQLite is one process's own, so there is no cluster"])
-    return _open_cassandra(config)
+    return _open_cassandra(config, only_look=True)
 
 
 def cassandra_settings(config: Config) -> CassandraSettings:
@@ -168,10 +169,12 @@ async def check_names(leases: Leases, prefix: str, db: int) -> None:
         raise ConfigError([f"redis.prefix: the nodes of this cluster have another: {theirs}"])
 
 
-def _open_cassandra(config: Config) -> AbstractAsyncContextManager[CassandraStore]:
+def _open_cassandra(
+    config: Config, *, only_look: bool = False
+) -> AbstractAsyncContextManager[CassandraStore]:
     from storage.cassandra import open_cassandra
 
-    return open_cassandra(cassandra_settings(config))
+    return open_cassandra(cassandra_settings(config), only_look=only_look)
 
 
 def _redis_settings(config: Config) -> RedisSettings:

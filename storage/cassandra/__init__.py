@@ -23,8 +23,12 @@ EVERYWHERE = "all data centres"
 
 
 @asynccontextmanager
-async def open_cassandra(settings: CassandraSettings) -> AsyncIterator[CassandraStore]:
+async def open_cassandra(
+    settings: CassandraSettings, *, only_look: bool = False
+) -> AsyncIterator[CassandraStore]:
     """The store in a keyspace, whose schema must be there (`storage.cassandra.schema.apply`).
+
+    `only_look`: nothing is written, so that it need not be where the others decide.
 
     On leaving, what is under way has been answered or given up. Raises `Unavailable` (naming the
     cluster) where it cannot be reached, refuses the login, or has no schema; `SchemaTooNew`;
@@ -34,7 +38,8 @@ async def open_cassandra(settings: CassandraSettings) -> AsyncIterator[Cassandra
     try:
         store = CassandraStore(connected)
         try:
-            await _check_place(store, connected)
+            if not only_look:
+                await _check_place(store, connected)
             yield store
         finally:
             await store.bridge.aclose()

@@ -26,10 +26,10 @@ from broker.stores import (
     open_store,
     open_stores,
 )
-from storage.cassandra import schema
+from storage.cassandra import PLACE_NAME, schema
 from storage.cassandra.connection import connect
 from storage.cassandra.settings import parse_url
-from storage.errors import Unavailable
+from storage.errors import Unavailable, UnsafeSettings
 from storage.memory import MemoryEphemeral, MemoryLeases, MemoryPresence
 from storage.records import User
 from tests.docs.markdown import DOCS
@@ -205,6 +205,16 @@ async def test_a_node_whose_redis_is_not_that_of_its_cluster_is_refused(
                 pass
     async with open_stores(config, incarnation="c", secret=SECRET):
         pass
+
+
+async def test_who_only_looks_decides_nothing_for_the_others(config: Config) -> None:
+    async with open_leases(config) as leases:
+        assert await leases.agree(PLACE_NAME, "elsewhere") == "elsewhere"
+    async with open_leases(config) as leases:
+        assert await leases.nodes() == []
+    with pytest.raises(UnsafeSettings, match="elsewhere"):
+        async with open_store(config):
+            pass
 
 
 async def test_without_a_cluster_there_are_no_leases(tmp_path: Path) -> None:
