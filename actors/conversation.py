@@ -226,6 +226,7 @@ class Conversation(Queries):
                 self._mailbox.put_back(list(items))
                 raise
         self._stage_into(commit)
+        self._unblock()
 
     # Applying: the turn is durable
 
@@ -257,8 +258,7 @@ class Conversation(Queries):
         elif drafts is not None:
             self.subscribers.fan_out(drafts)
         self.told = self.head
-        if self._blocked:
-            self._unblock()
+        self._unblock()
         if not self.members and not self._waiting:
             self.end()  # never there, or dissolved
 

@@ -10,13 +10,14 @@ import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.config import Config
 from broker.config_sources import ConfigError
 from broker.security.secret import SECRET_FILE, SecretError
+from storage.errors import Unavailable
 from storage.interfaces import Store
 from storage.shared import Bus, Ephemeral, Leases, PresenceStore
 
@@ -64,10 +65,14 @@ class ClaimingPresence:
         kept = await self._presence.keep_alive(incarnation, ttl_ms)
         self._due = self._due or not kept
         if self._due:
-            if await self._ephemeral.claim(self._cluster) != self._cluster:
-                log.error("another cluster has claimed our Redis after it lost what it held")
-            self._due = False
+            with suppress(Unavailable):  # presence is kept all the same, and the next time is soon
+                await self._claim()
         return kept
+
+    async def _claim(self) -> None:
+        if await self._ephemeral.claim(self._cluster) != self._cluster:
+            log.error("another cluster has claimed our Redis after it lost what it held")
+        self._due = False
 
 
 @asynccontextmanager

@@ -144,6 +144,7 @@ class Follower:
         for user in self.members:
             registry.lost_interest(user, self)
         self.members.clear()
+        self._early.clear()
         self._pending.clear()
         self._ended = True
 

@@ -144,7 +144,7 @@ class Log:
             more = []
             for (conv, walk), answer in zip(left, answers, strict=True):
                 before = walk.seq
-                found = winning((LogRow(*row) for row in answer), before, walk.version)
+                found = winning((LogRow(*row) for *row, _ in answer), before, walk.version)
                 walk.run += found
                 if found and bucket_of(walk.seq + 1) > bucket_of(before + 1):
                     more.append((conv, walk))

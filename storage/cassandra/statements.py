@@ -47,7 +47,8 @@ CQL = {
     "page": "SELECT seq, version, payload FROM timeline"
     " WHERE conv = ? AND bucket = ? AND seq >= ? AND seq <= ?",
     "versions": "SELECT seq, version FROM timeline WHERE conv = ? AND bucket = ? AND seq = ?",
-    "beyond": "SELECT seq, version, ts, changes FROM timeline"
+    # With the payload: a read repairs only what it asks for, and this one decides which rows count.
+    "beyond": "SELECT seq, version, ts, changes, payload FROM timeline"
     " WHERE conv = ? AND bucket = ? AND seq > ?",
     # Heads
     "head": "SELECT seq, ts, version, open, fence FROM heads"

@@ -134,7 +134,8 @@ async def test_a_full_mailbox_keeps_the_order_of_a_client_elsewhere(
         ids = [await say(body) for body in "bcd"]  # stored, in the mailbox, waiting for room
         gates[0].set()
         await nodes.until(lambda: len(gates) == 2)
-        ids.append(await say("e"))  # while c is stored and the mailbox is empty
+        assert len(n1.node.registry.conversations[conv]._mailbox) == 1, "d gathers meanwhile"
+        ids.append(await say("e"))  # while c is stored
         nodes.store.commit = commit  # type: ignore[method-assign]
         gates[1].set()
         assert [(await bob.reply(id_))["seq"] for id_ in ids] == [2, 3, 4, 5]

@@ -125,3 +125,20 @@ async def test_what_the_next_owner_says_does_not_overtake_what_waited() -> None:
         await before_what_waited_is_told(n, slow, changes_hands)
         assert await seqs(ann, 5) == [2, 3, 4, 5, 6]
         await nothing_more([ann])
+
+
+async def test_a_follower_that_has_ended_makes_nobody_deaf_to_the_next() -> None:
+    async with one_node() as n:
+        (there, ann), _bob = await n.join_connection(ANN), await n.join(BOB)
+        owner, slow = await gap(n, BOB)
+        owner.join(1, 5, ANN, whole=False, came={ANN: 1})
+        await pulled(n, there, 5, 5)
+        owner.say(w.Part(CONV, [ANN, BOB]))
+        owner.join(1, 5, ANN)
+        owner.say(w.Behind(CONV, 5))
+        await wait_all_tasks_blocked()
+        slow.gate.set()
+        await pulled(n, there, 5, 5)
+        owner.batch(6)
+        await ann.ok("ping")
+        assert [event["seq"] for event in ann.events if event["t"] == "msg"] == [6]

@@ -130,7 +130,7 @@ class Tables:
         return [row[:2] for row in self._page(conv, bucket, seq, seq)]
 
     def _beyond(self, conv: str, bucket: int, seq: int) -> list[Key]:
-        rows = self._get("timeline", "ts", "changes", under=(conv, bucket))
+        rows = self._get("timeline", "ts", "changes", "payload", under=(conv, bucket))
         return [row for row in rows if row[0] > seq]
 
     # Heads

@@ -60,7 +60,7 @@ async def land(
 
 async def versions(connection: Connected, store: CassandraStore, conv: str) -> dict[int, int]:
     rows = await store.bridge.one(connection.statements.bind("beyond", conv, 0, 0), READ)
-    return {seq: version for seq, version, _, _ in rows}
+    return {seq: version for seq, version, *_ in rows}
 
 
 async def test_rows_of_an_earlier_epoch_that_land_late_are_void_for_ever(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from storage.cassandra import schema
 from storage.cassandra.log import HeadRow, LogRow, winning
 from storage.cassandra.pages import payloads
+from storage.cassandra.statements import CQL
+
+
+def tables() -> str:
+    return "\n".join(statement for step in schema.steps() for statement in step)
 
 
 def rows(*pairs: tuple[int, int]) -> list[LogRow]:
@@ -62,3 +70,12 @@ def test_a_page_has_nothing_that_is_void_behind_what_took_its_place() -> None:
     """The checkpoint is one that was read before that was written."""
     stored = [(2, 5, b"b"), (3, 9, b"new"), (3, 7, b"late"), (4, 7, b"late"), (5, 9, b"e")]
     assert payloads([stored], 2, HeadRow(2, 0, 4)) == {2: b"b", 3: b"new"}
+
+
+def test_who_decides_which_rows_count_reads_all_that_is_in_them() -> None:
+    """A read repairs what it asks for and nothing else: a row of a commit in doubt, which is on one
+    replica, would come to the others without its payload, and count."""
+    (table,) = re.findall(r"CREATE TABLE IF NOT EXISTS timeline \((.*?)PRIMARY KEY", tables(), re.DOTALL)
+    columns = set(re.findall(r"^    (\w+) ", table, re.MULTILINE)) - {"conv", "bucket"}
+    read = CQL["beyond"].removeprefix("SELECT ").partition(" FROM")[0]
+    assert set(read.split(", ")) == columns
