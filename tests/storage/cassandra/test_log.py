@@ -75,7 +75,7 @@ def test_a_page_has_nothing_that_is_void_behind_what_took_its_place() -> None:
 def test_who_decides_which_rows_count_reads_all_that_is_in_them() -> None:
     """A read repairs what it asks for and nothing else: a row of a commit in doubt, which is on one
     replica, would come to the others without its payload, and count."""
-    (table,) = re.findall(r"CREATE TABLE IF NOT EXISTS timeline \((.*?)PRIMARY KEY", tables(), re.DOTALL)
+    (table,) = re.findall(r"TABLE IF NOT EXISTS timeline \((.*?)PRIMARY KEY", tables(), re.DOTALL)
     columns = set(re.findall(r"^    (\w+) ", table, re.MULTILINE)) - {"conv", "bucket"}
     read = CQL["beyond"].removeprefix("SELECT ").partition(" FROM")[0]
     assert set(read.split(", ")) == columns
