@@ -57,5 +57,4 @@ class Beliefs:
             for user in some:
                 if user in self._unsure:
                     self._cluster.here.changed(user, user in accounts and accounts[user].hides)
-                    node.presence.changed(user)
         self._asking = False

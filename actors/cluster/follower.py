@@ -135,7 +135,7 @@ class Follower:
 
     def hand_on(self, source: Live) -> None:
         """This node has the conversation now, which tells those here."""
-        self.recall_early(source)
+        self._recall_early(source)
         self.end()
 
     def end(self) -> None:
@@ -189,9 +189,9 @@ class Follower:
         self._pending_bytes = 0
         self._cluster.node.flusher.settle()
         self.subscribers.fall_behind()
-        self.recall_early(self)
+        self._recall_early(self)
 
-    def recall_early(self, source: Live) -> None:
+    def _recall_early(self, source: Live) -> None:
         """A pull makes those live that could not be before: of what tells them from now on."""
         early, self._early = self._early, {}
         for connection, to_pull in early.items():
@@ -235,7 +235,7 @@ class Follower:
         async with cluster.delivery:
             # Not sooner: what waited is lacking as well until this pass has told it.
             self._reading = False
-            self.recall_early(self)
+            self._recall_early(self)
             pending, self._pending = self._pending, []
             self._pending_bytes = 0
             for first, drafts in pending:

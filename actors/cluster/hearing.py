@@ -55,7 +55,6 @@ def _gone(cluster: Cluster, peer: Peer, word: w.Gone) -> None:
 def _changed(cluster: Cluster, peer: Peer, word: w.Changed) -> None:
     for user in word.users:
         cluster.here.changed(user, word.hidden)
-        cluster.node.presence.changed(user)
 
 
 def _leave(cluster: Cluster, peer: Peer, word: w.Leave) -> None:

@@ -142,6 +142,7 @@ class Here:
             self._cluster.node.registry.hide(user, hidden)
         for peer in [*self._cluster.node.registry.peers_of(user)]:
             peer.arrived([user], [user] if hidden else [])
+        self._cluster.node.presence.changed(user)
 
     def confirmed(self) -> None:
         """A peer has confirmed something, or is no longer waited for."""

@@ -96,6 +96,14 @@ class Network(MemoryNetwork):
         if both:
             self.cut.add((other, one))
 
+    @asynccontextmanager
+    async def losing(self, sender: str, receiver: str) -> AsyncIterator[None]:
+        """What is said in the block is lost on its way from the one to the other."""
+        self.part(sender, receiver, both=False)
+        yield
+        await trio.sleep(0.1)
+        self.cut.clear()
+
 
 class ClusterNode:
     """One of them."""

@@ -13,6 +13,7 @@ from broker.wire import commands as c
 from storage.errors import Unavailable
 from storage.records import User
 from tests.actors.cluster.nodes import ClusterNode, Nodes, nodes_of, one_node
+from tests.helpers.peer import Peer
 
 WATCHER, HIDER = 1, 5
 
@@ -29,11 +30,16 @@ def seems_online(nodes: Nodes) -> list[bool]:
 
 async def lost_between(nodes: Nodes, a: ClusterNode, b: ClusterNode, *, hidden: bool) -> None:
     """The word from one to the other is lost, and their link begins anew."""
-    nodes.network.part(a.inbox, b.inbox, both=False)
-    await hide(nodes, a, hidden)
-    await trio.sleep(0.1)
-    nodes.network.cut.clear()
+    async with nodes.network.losing(a.inbox, b.inbox):
+        await hide(nodes, a, hidden)
     await trio.sleep(10)
+
+
+async def device_and_watcher(nodes: Nodes) -> tuple[Peer, Peer]:
+    """The user is at the first node; somebody at the second one, who may watch them."""
+    n1, n2 = nodes.running
+    n2.node.open_table[c.PresenceWatch] = presence.presence_watch
+    return await n1.join(HIDER), await n2.join(WATCHER)
 
 
 async def test_the_word_is_lost_between_the_two_nodes_that_have_the_user(
@@ -62,8 +68,7 @@ async def test_who_watches_elsewhere_is_told_though_the_word_was_lost(
 ) -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
-        n2.node.open_table[c.PresenceWatch] = presence.presence_watch
-        _device, watcher = await n1.join(HIDER), await n2.join(WATCHER)
+        _device, watcher = await device_and_watcher(nodes)
         assert (await watcher.ok("presence.watch", users=[HIDER]))["users"][0]["online"]
         await lost_between(nodes, n1, n2, hidden=True)
         await watcher.ok("ping")
@@ -75,8 +80,7 @@ async def test_who_watches_is_not_told_what_has_not_changed_when_a_link_begins_a
 ) -> None:
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
-        n2.node.open_table[c.PresenceWatch] = presence.presence_watch
-        _device, watcher = await n1.join(HIDER), await n2.join(WATCHER)
+        _device, watcher = await device_and_watcher(nodes)
         await trio.sleep(5)
         await watcher.ok("presence.watch", users=[HIDER])
         session = n1.peer(n2).link.session

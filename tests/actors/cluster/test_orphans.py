@@ -57,14 +57,12 @@ async def test_the_last_one_here_who_is_put_out_while_words_are_lost_learns_of_i
         n1, n2 = nodes.running
         n2.node.open_table[c.GroupDissolve] = groups.group_dissolve
         conv, ann, bob = await group_at(n2, n1)
-        nodes.network.part(n2.inbox, n1.inbox, both=False)
-        assert await send(ann, conv, "for Bob too") == [2]
-        if how == "kick":
-            await ann.ok("group.kick", conv=conv, user=BOB)
-        else:
-            await ann.ok("group.dissolve", conv=conv)
-        await trio.sleep(0.1)
-        nodes.network.cut.clear()
+        async with nodes.network.losing(n2.inbox, n1.inbox):
+            assert await send(ann, conv, "for Bob too") == [2]
+            if how == "kick":
+                await ann.ok("group.kick", conv=conv, user=BOB)
+            else:
+                await ann.ok("group.dissolve", conv=conv)
         assert [event["t"] for event in await told_in_time(bob, conv)] == ["behind"]
         answer = await bob.ask("history", conv=conv, after=1)
         assert answer["t"] == "error"
@@ -94,10 +92,8 @@ async def test_who_is_taken_up_again_is_not_disturbed(autojump_clock: MockClock)
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
         conv, ann, bob = await group_at(n2, n1)
-        nodes.network.part(n2.inbox, n1.inbox, both=False)
-        assert await send(ann, conv, "lost at first") == [2]
-        await trio.sleep(0.1)
-        nodes.network.cut.clear()
+        async with nodes.network.losing(n2.inbox, n1.inbox):
+            assert await send(ann, conv, "lost at first") == [2]
         assert await seqs(bob, 1) == [2]
         assert await told_in_time(bob, conv) == []
         await nothing_more([bob], but=("conv",))
@@ -109,10 +105,8 @@ async def test_who_learned_of_it_so_and_is_invited_again_is_live(
     async with nodes_of("n1", "n2") as nodes:
         n1, n2 = nodes.running
         conv, ann, bob = await group_at(n2, n1)
-        nodes.network.part(n2.inbox, n1.inbox, both=False)
-        await ann.ok("group.kick", conv=conv, user=BOB)
-        await trio.sleep(0.1)
-        nodes.network.cut.clear()
+        async with nodes.network.losing(n2.inbox, n1.inbox):
+            await ann.ok("group.kick", conv=conv, user=BOB)
         assert await told_in_time(bob, conv, ann)
         assert (await bob.ask("history", conv=conv, after=1))["t"] == "error"
         while conv in n1.cluster.following.followers:

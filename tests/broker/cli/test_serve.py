@@ -150,24 +150,6 @@ async def test_a_second_signal_does_not_wait_for_the_drain(monkeypatch: pytest.M
     assert orderly == [False]
 
 
-async def test_a_worker_is_told_to_drain_as_often_as_one_likes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As where a service is stopped by a SIGTERM to every process of it."""
-    slow = SlowBroker()
-
-    async with serving(slow, monkeypatch, as_worker=True) as orderly:
-        for _ in range(2):
-            signal.raise_signal(signal.SIGTERM)
-            await slow.draining.wait()
-            await trio.testing.wait_all_tasks_blocked()
-        assert orderly == []
-        slow.drained.set()
-
-    assert not slow.cancelled
-    assert orderly == [True]
-
-
 @pytest.mark.parametrize("first", [[], [signal.SIGTERM]])
 async def test_a_worker_stops_at_once_when_its_parent_insists(
     monkeypatch: pytest.MonkeyPatch, first: list[signal.Signals]
@@ -183,13 +165,18 @@ async def test_a_worker_stops_at_once_when_its_parent_insists(
     assert orderly == [False]
 
 
-async def test_the_drain_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("as_worker", "times"), [(False, 1), (True, 2)], ids=["alone", "a worker"])
+async def test_the_drain_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, as_worker: bool, times: int
+) -> None:
+    """A worker is told as often as one likes, as where every process of a service gets SIGTERM."""
     slow = SlowBroker()
 
-    async with serving(slow, monkeypatch) as orderly:
-        signal.raise_signal(signal.SIGTERM)
-        await slow.draining.wait()
-        await trio.testing.wait_all_tasks_blocked()
+    async with serving(slow, monkeypatch, as_worker=as_worker) as orderly:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGTERM)
+            await slow.draining.wait()
+            await trio.testing.wait_all_tasks_blocked()
         assert orderly == []
         slow.drained.set()
 
